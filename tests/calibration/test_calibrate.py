@@ -1,0 +1,149 @@
+"""Calibration: the methods against brute force, the histogram against numpy, and what calibrate reports."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import tfqat
+from tfqat.calibration.histogram import BINS, Histogram
+from tfqat.calibration.methods import METHODS
+from tfqat.core.encoding import encoding_of_range
+from tfqat.core.scheme import Scheme
+from tfqat.errors import TfqatError
+from tfqat.rewrite.model import range_layers
+
+BATCHES = st.lists(arrays(np.float32, 50, elements=st.floats(-1e3, 1e3, width=32)), min_size=1, max_size=5)
+
+
+def histogram_of(*batches):
+    histogram = Histogram()
+    for batch in batches:
+        histogram.add(np.asarray(batch, np.float32))
+    return histogram
+
+
+@settings(deadline=None)
+@given(batches=BATCHES)
+def test_a_histogram_counts_all_values_where_they_are(batches):
+    histogram, values = histogram_of(*batches), np.concatenate(batches)
+    assert histogram.counts.sum() == values.size
+    assert (histogram.low, histogram.high) == (values.min(), values.max())
+    if histogram.width:
+        # Cumulated from the left, no value is further from its place than a bin, whatever the bins merged into.
+        cut = float(np.median(values))
+        below = histogram.counts[histogram.centers < cut - 2 * histogram.width].sum()
+        assert below <= (values < cut).sum()
+        above = histogram.counts[histogram.centers > cut + 2 * histogram.width].sum()
+        assert above <= (values > cut).sum()
+
+
+def test_a_histogram_of_one_value_is_no_special_case():
+    histogram = histogram_of([2.0, 2.0], [2.0], [-1.0, 3.0])
+    assert histogram.counts.sum() == 5
+    assert histogram.counts[np.abs(histogram.centers - 2.0) < 0.01].sum() == 3
+
+
+def test_a_histogram_refuses_nan():
+    with pytest.raises(ValueError, match="finite"):
+        histogram_of([np.nan])
+
+
+def test_minmax_takes_all():
+    assert METHODS["minmax"](histogram_of([-3.0, 2.0, 7.0]), Scheme(), 99.0) == (-3.0, 7.0)
+
+
+def test_percentile_is_that_of_numpy():
+    values = np.random.default_rng(0).normal(size=100_000).astype("float32")
+    low, high = METHODS["percentile"](histogram_of(values), Scheme(), 99.0)
+    expected = float(np.percentile(np.abs(values), 99.0))
+    assert max(-low, high) == pytest.approx(expected, abs=float(2 * np.ptp(values) / BINS))
+
+
+def test_mse_is_near_the_best_of_a_fine_search():
+    generator = np.random.default_rng(0)
+    values = np.concatenate([generator.normal(size=20_000), [25.0, -30.0]]).astype("float32")
+    errors = {}
+    for amax in np.linspace(0.5, 30, 2000):
+        errors[amax] = np.square(encoding_of_range(Scheme(bits=4), -amax, amax).fake_quantize(values) - values).mean()
+    low, high = METHODS["mse"](histogram_of(values), Scheme(bits=4), 99.0)
+    chosen = encoding_of_range(Scheme(bits=4), low, high).fake_quantize(values)
+    assert max(-low, high) < 30
+    assert np.square(chosen - values).mean() <= 1.05 * min(errors.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_sets_every_range(zoo, method):
+    model = zoo.conv_net()
+    qat = tfqat.prepare(model)
+    report = tfqat.calibrate(qat, [zoo.data(model)] * 3, method=method, batches=2)
+    assert [item.tensor for item in report.ranges] == ["image", "relu1", "pool"]
+    assert report.batches == 2
+    assert all(layer.has_data for layer in range_layers(qat))
+    assert report.no_data == ()
+
+
+def test_minmax_gives_what_the_model_sees(zoo):
+    model = zoo.conv_net()
+    qat, x = tfqat.prepare(model), zoo.data(model)
+    tfqat.calibrate(qat, [x], method="minmax")
+    assert np.array(range_layers(qat)[0].extent)[0] == np.abs(x).max()
+
+
+def test_no_data_is_reported_by_name(zoo):
+    report = tfqat.calibrate(tfqat.prepare(zoo.conv_net()), [])
+    assert report.no_data == ("image", "relu1", "pool")
+    assert "saw no data (3): image, relu1, pool" in str(report)
+
+
+def test_a_dead_tensor_is_reported(zoo):
+    model = zoo.conv_net()
+    qat = tfqat.prepare(model)
+    assert tfqat.calibrate(qat, [np.zeros((2, 8, 8, 3), "float32")]).dead == ("image", "relu1", "pool")
+
+
+def test_nan_in_the_data_is_an_error_that_names_the_tensor(zoo):
+    with pytest.raises(TfqatError, match="'image' has NaN"):
+        tfqat.calibrate(tfqat.prepare(zoo.conv_net()), [np.full((2, 8, 8, 3), np.nan, "float32")])
+
+
+@pytest.mark.parametrize("shape", ["array", "tuple", "dataset"])
+def test_data_comes_as_fit_takes_it(zoo, shape):
+    import tensorflow as tf
+
+    model = zoo.conv_net()
+    x, y = zoo.data(model, 8), np.zeros(8)
+    given = {
+        "array": x,
+        "tuple": [(x, y)],
+        "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(4),
+    }
+    assert not tfqat.calibrate(tfqat.prepare(model), given[shape]).no_data
+
+
+def test_inputs_by_name(zoo):
+    model = zoo.many_inputs()
+    assert not tfqat.calibrate(tfqat.prepare(model), [zoo.data(model)]).no_data
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"method": "kl"}, "minmax, percentile, mse"), ({"batches": 0}, "at least 1"), ({"percentile": 0}, "above 0")],
+)
+def test_a_bad_option_is_an_error(zoo, options, message):
+    with pytest.raises(TfqatError, match=message):
+        tfqat.calibrate(tfqat.prepare(zoo.conv_net()), [], **options)
+
+
+def test_calibration_runs_without_quantization_of_activations(zoo):
+    # Were upstream ranges used, a first calibration with tiny data would clip all that follows.
+    model = zoo.conv_net()
+    qat, x = tfqat.prepare(model), zoo.data(model)
+    tfqat.calibrate(qat, [x * 1e-3], method="minmax")
+    tfqat.calibrate(qat, [x], method="minmax")
+    twin = tfqat.prepare(model)
+    tfqat.calibrate(twin, [x], method="minmax")
+    for a, b in zip(range_layers(qat), range_layers(twin), strict=True):
+        assert np.array_equal(keras.ops.convert_to_numpy(a.extent), keras.ops.convert_to_numpy(b.extent))

@@ -1,0 +1,111 @@
+"""The float model of a spec, from each of the three sources."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tfqat.errors import TfqatError
+from tfqat.models.zoo import build_model
+from tfqat.spec.schema import Spec
+
+
+def spec(model, image_size=32, seed=0):
+    return Spec.model_validate(
+        {
+            "results_dir": "unused",
+            "random_seed": seed,
+            "dataset_config": {"kind": "digits", "image_size": image_size},
+            "model_config": model,
+        }
+    )
+
+
+def net(input_shape=(32, 32, 1), num_classes=10, inputs=1):
+    images = [keras.Input(input_shape) for _ in range(inputs)]
+    x = layers.Add()(images) if inputs > 1 else images[0]
+    return keras.Model(images, layers.Dense(num_classes)(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("name", ["resnet8", "MobileNetV2"])
+def test_architectures(name):
+    model = build_model(spec({"architecture": name, "num_classes": 10}))
+    assert model.input_shape == (None, 32, 32, 1)
+    assert model.output_shape == (None, 10)
+
+
+def test_options_reach_keras_applications():
+    whole = build_model(spec({"architecture": "MobileNetV2", "num_classes": 10}))
+    slim = build_model(spec({"architecture": "MobileNetV2", "num_classes": 10, "options": {"alpha": 0.35}}))
+    assert slim.count_params() < whole.count_params() / 3
+
+
+def test_the_seed_decides_the_weights():
+    section = {"architecture": "resnet8", "num_classes": 10}
+    one, same, other = (build_model(spec(section, seed=seed)).get_layer("stem").kernel for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (np.asarray(one) != np.asarray(other)).any()
+
+
+def test_checkpoint(tmp_path):
+    model = net()
+    model.save(tmp_path / "net.keras")
+    loaded = build_model(spec({"checkpoint": str(tmp_path / "net.keras")}))
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_weights_file(tmp_path):
+    first = build_model(spec({"architecture": "resnet8", "num_classes": 10}, seed=3))
+    first.save_weights(tmp_path / "first.weights.h5")
+    section = {"architecture": "resnet8", "num_classes": 10, "weights": str(tmp_path / "first.weights.h5")}
+    np.testing.assert_array_equal(build_model(spec(section)).get_weights()[0], first.get_weights()[0])
+
+
+@pytest.fixture
+def user_module(monkeypatch):
+    module = ModuleType("users_models")
+    monkeypatch.setitem(sys.modules, "users_models", module)
+    return module
+
+
+def test_python_functions_get_the_arguments_that_they_have(user_module):
+    user_module.both = net
+    user_module.none = lambda: net(num_classes=10)
+    user_module.sequential = lambda num_classes: keras.Sequential([layers.Flatten(), layers.Dense(num_classes)])
+    for name in ("both", "none", "sequential"):
+        model = build_model(spec({"python": f"users_models:{name}", "num_classes": 10}))
+        assert tuple(model.compute_output_shape((None, 32, 32, 1))) == (None, 10)
+
+
+MISFITS = {
+    "size": (lambda: net((16, 16, 1)), r"takes images of shape \(16, 16, 1\); expected \(32, 32, 1\)"),
+    "channels": (lambda: net((32, 32, 3)), r"takes images of shape \(32, 32, 3\)"),
+    "classes": (lambda: net(num_classes=7), r"outputs of shape \(7,\); expected \(10,\)"),
+    "inputs": (lambda: net(inputs=2), "has 2 inputs and 1 outputs"),
+    "headless": (lambda: keras.Sequential([keras.Input((32, 32, 1)), layers.ReLU()]), r"outputs of shape \(32, 32, "),
+    "no model": (lambda: 5, "must return a keras.Model, returned int"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_models_that_do_not_fit(user_module, case):
+    user_module.make, message = MISFITS[case]
+    with pytest.raises(TfqatError, match=message):
+        build_model(spec({"python": "users_models:make", "num_classes": 10}))
+
+
+def test_an_image_size_that_the_architecture_cannot_take():
+    with pytest.raises(TfqatError, match=r"InceptionV3 cannot be built with input_shape \(32, 32, 1\)"):
+        build_model(spec({"architecture": "InceptionV3", "num_classes": 10}))
+
+
+def test_weights_of_another_architecture(tmp_path):
+    net().save_weights(tmp_path / "other.weights.h5")
+    section = {"architecture": "resnet8", "num_classes": 10, "weights": str(tmp_path / "other.weights.h5")}
+    with pytest.raises(TfqatError, match="resnet8 cannot be built"):
+        build_model(spec(section))

@@ -1,0 +1,106 @@
+"""Quantized layers: constructors and results against Keras' own, kernels against numpy."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from tfqat.core.encoding import encoding_of_values
+from tfqat.core.scheme import Scheme
+from tfqat.rewrite.kernels import (
+    QUANTIZED_LAYERS,
+    QuantConv2D,
+    QuantConv2DTranspose,
+    QuantDense,
+    QuantDepthwiseConv2D,
+)
+
+CASES = {
+    "conv": (QuantConv2D, layers.Conv2D, {"filters": 4, "kernel_size": 3, "strides": 2}, (-1,)),
+    "grouped conv": (QuantConv2D, layers.Conv2D, {"filters": 4, "kernel_size": 3, "groups": 2}, (-1,)),
+    "depthwise": (QuantDepthwiseConv2D, layers.DepthwiseConv2D, {"kernel_size": 3, "depth_multiplier": 2}, (-2, -1)),
+    "transpose": (QuantConv2DTranspose, layers.Conv2DTranspose, {"filters": 3, "kernel_size": 3}, (-2,)),
+    "dense": (QuantDense, layers.Dense, {"units": 5}, (-1,)),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def case(request):
+    cls, stock, config, axis = request.param
+    keras.utils.set_random_seed(1)
+    scheme = Scheme(narrow=True, axis=axis)
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
+    layer, twin = cls(weight_scheme=scheme, **config), stock(**config)
+    layer.build(x.shape)
+    twin.build(x.shape)
+    return layer, twin, scheme, x
+
+
+def test_output_is_that_of_the_stock_layer_with_the_rounded_kernel(case):
+    layer, twin, scheme, x = case
+    kernel = np.array(layer.weights[0])
+    twin.set_weights([encoding_of_values(scheme, kernel).fake_quantize(kernel), np.array(layer.weights[1])])
+    assert np.allclose(layer(x), twin(x), rtol=1e-5, atol=1e-6)
+
+
+def test_the_stored_kernel_stays_float(case):
+    layer, _, _, x = case
+    before = np.array(layer.weights[0])
+    layer(x)
+    assert np.array_equal(layer.weights[0], before)
+    assert np.array_equal(layer.kernel, before)
+
+
+def test_the_flag_is_reset_when_the_call_fails(case):
+    layer = case[0]
+    with pytest.raises(Exception, match=r".+"):
+        layer(np.zeros((2, 8, 8, 5), "float32"))
+    assert np.array_equal(layer.kernel, layer.weights[0])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="GradientTape is TensorFlow's")
+def test_the_kernels_gradient_passes_straight_through(case):
+    import tensorflow as tf
+
+    layer, twin, scheme, x = case
+    kernel = np.array(layer.weights[0])
+    twin.set_weights([encoding_of_values(scheme, kernel).fake_quantize(kernel), np.array(layer.weights[1])])
+    gradients = []
+    for one in (layer, twin):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(one(x) ** 2)
+        gradients.append(tape.gradient(loss, one.trainable_weights[0].value))
+    assert np.allclose(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_config_and_weights_round_trip(case):
+    layer, _, _, x = case
+    again = type(layer).from_config(layer.get_config())
+    again.build(x.shape)
+    again.set_weights(layer.get_weights())
+    assert np.array_equal(again(x), layer(x))
+
+
+def test_a_dead_channel_stays_zero():
+    layer = QuantDense(3, weight_scheme=Scheme(narrow=True, axis=(-1,)))
+    layer.build((None, 2))
+    layer.set_weights([np.float32([[1, 0, 2], [1, 0, 2]]), np.zeros(3, "float32")])
+    assert np.array_equal(layer(np.ones((1, 2), "float32")), [[2, 0, 4]])
+
+
+@pytest.mark.parametrize("cls", QUANTIZED_LAYERS.values())
+def test_every_argument_of_the_stock_layer_is_taken(cls):
+    stock = cls.__mro__[2]
+    parameters = inspect.signature(stock.__init__).parameters
+    required = {"filters": 2, "kernel_size": 3, "units": 2}
+    given = {name: required.get(name, parameter.default) for name, parameter in parameters.items()}
+    given = {name: value for name, value in given.items() if name not in ("self", "kwargs")}
+    config = cls(weight_scheme=Scheme(axis=(-1,)), **given).get_config()
+    assert stock(**given).get_config().keys() <= config.keys()
+
+
+def test_mixed_precision_computes_in_its_own_type():
+    layer = QuantDense(3, weight_scheme=Scheme(narrow=True, axis=(-1,)), dtype="mixed_bfloat16")
+    assert str(ops.dtype(layer(np.ones((1, 2), "float32")))).endswith("bfloat16")

@@ -1,0 +1,303 @@
+"""Prepare, train, freeze, finalize and split on every kind of small model."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops, tree
+
+import tfqat
+from tfqat.core.encoding import encoding_of_values
+from tfqat.errors import TfqatError
+from tfqat.graph.view import view
+from tfqat.rewrite.kernels import QuantConv2D
+from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
+from tfqat.rewrite.prepare import relu6_model
+from tfqat.rewrite.split import split
+
+NAMES = (
+    "conv_net residual two_branches concat squeeze_excite nested separable bare_ops many_inputs subclassed unfoldable"
+)
+
+
+@pytest.fixture(params=NAMES.split())
+def trained(request, zoo):
+    """A prepared, calibrated and a little trained model, with its data."""
+    keras.utils.set_random_seed(3)
+    model = zoo.MODELS[request.param]()
+    x = zoo.data(model, 16)
+    qat = tfqat.prepare(model)
+    report = tfqat.calibrate(qat, [x], method="minmax")
+    assert not report.no_data
+    qat.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+    y = tree.map_structure(lambda t: np.ones(t.shape, "float32"), qat(x))
+    qat.fit(x, y, epochs=2, batch_size=8, verbose=0)
+    return model, qat, x
+
+
+def outputs(model, x):
+    return [np.array(value) for value in tree.flatten(model(x, training=False))]
+
+
+def close(a, b, tolerance=1e-4):
+    return all(np.abs(p - q).max() <= tolerance * max(1.0, np.abs(q).max()) for p, q in zip(a, b, strict=True))
+
+
+def test_saves_and_loads_bit_for_bit(trained, tmp_path):
+    _, qat, x = trained
+    qat.save(tmp_path / "x.keras")
+    loaded = keras.models.load_model(tmp_path / "x.keras")
+    assert all(np.array_equal(a, b) for a, b in zip(outputs(qat, x), outputs(loaded, x), strict=True))
+    assert loaded.placement == qat.placement
+    assert all(np.array_equal(a, b) for a, b in zip(qat.get_weights(), loaded.get_weights(), strict=True))
+
+
+def test_the_finalized_model_computes_the_same(trained):
+    _, qat, x = trained
+    before = [np.array(w) for w in qat.weights]
+    final = tfqat.finalize(qat)
+    # A value next to a tie may round the other way; a step of 1/127 of the range then shows in the output.
+    assert close(outputs(final, x), outputs(qat, x), 0.02)
+    assert all(np.array_equal(a, b) for a, b in zip(before, qat.weights, strict=True))
+    assert not [layer for layer in final.layers if isinstance(layer, layers.Dropout)]
+    assert tfqat.finalize(final) is final
+
+
+def test_finalized_kernels_lie_on_their_grid(trained):
+    final = tfqat.finalize(trained[1])
+    for layer in kernel_layers(final):
+        kernel, encoding = np.array(layer.weights[0]), layer.kernel_encoding()
+        assert np.array_equal(encoding.fake_quantize(kernel), kernel)
+        assert np.array_equal(np.abs(encoding.quantize(kernel)).reshape(-1, 1).max(), 127)
+
+
+def test_the_split_model_is_stock_and_its_encodings_name_its_tensors(trained):
+    _, qat, x = trained
+    final = tfqat.finalize(qat)
+    model, encodings = split(final)
+    assert not [layer for layer in model.layers if "tfqat" in type(layer).__module__]
+    graph = view(model)
+    tensors = {*graph.inputs, *(tensor for op in graph.ops for tensor in op.outputs)}
+    assert set(encodings.activations) <= tensors
+    assert set(encodings.weights) <= {op.name for op in graph.ops}
+    assert set(encodings.float_ops) <= {op.name for op in graph.ops}
+    # The split model with its encodings put back by numpy computes what the finalized one does.
+    assert close(_simulate(graph, encodings, model, x), outputs(final, x), 0.02)
+
+
+def _simulate(graph, encodings, model, x):
+    from tfqat.calibration.calibrate import _by_name
+    from tfqat.graph.run import run
+
+    def rounded(tensor, value):
+        encoding = encodings.activations.get(tensor)
+        if encoding is None or encoding.origin == "calibrated":
+            return value
+        return ops.convert_to_tensor(encoding.fake_quantize(np.array(value)))
+
+    values = {name: rounded(name, value) for name, value in _by_name(graph, x).items()}
+    visit = lambda op, outs: [rounded(t, o) for t, o in zip(op.outputs, outs, strict=True)]  # noqa: E731
+    tensors = run(graph, values, visit)
+    return [np.array(tensors[name]) for name in graph.outputs]
+
+
+def test_the_given_model_is_untouched(zoo):
+    model = zoo.residual()
+    config, weights = model.get_config(), model.get_weights()
+    qat = tfqat.prepare(model)
+    tfqat.calibrate(qat, [zoo.data(model)])
+    assert model.get_config() == config
+    assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))
+    assert not {id(layer) for layer in model.layers} & {id(layer) for layer in qat.layers}
+
+
+def test_evaluation_moves_nothing(zoo):
+    model = zoo.conv_net()
+    qat = tfqat.prepare(model)
+    x = zoo.data(model, 8)
+    tfqat.calibrate(qat, [x])
+    qat.compile("sgd", "mse")
+    before = qat.get_weights()
+    qat.evaluate(x * 100, np.zeros((8, 3)), verbose=0)
+    qat.predict(x * 100, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, qat.get_weights(), strict=True))
+
+
+def test_freezing_reaches_a_loop_that_was_compiled_before(zoo):
+    model = zoo.conv_net()
+    qat, x = tfqat.prepare(model), zoo.data(model, 16)
+    tfqat.calibrate(qat, [x])
+    qat.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    qat.fit(x, np.ones((16, 3)), verbose=0)
+    tfqat.freeze(qat)
+    frozen, kernel = [np.array(w) for w in qat.non_trainable_weights], np.array(kernel_layers(qat)[0].weights[0])
+    qat.fit(x * 5, np.ones((16, 3)), verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(frozen, qat.non_trainable_weights, strict=True))
+    assert not np.array_equal(kernel, kernel_layers(qat)[0].weights[0])
+    assert len(batch_norm_layers(qat)) == 1
+
+
+def test_what_quantizers_round_is_on_the_grid(zoo):
+    model = zoo.conv_net()
+    qat, x = tfqat.prepare(model), zoo.data(model)
+    tfqat.calibrate(qat, [x])
+    for layer in range_layers(qat):
+        part = keras.Model(qat.inputs, layer.output)
+        steps = np.array(part(x)) / layer.encoding().scale
+        assert np.abs(steps - np.rint(steps)).max() < 1e-3
+
+
+def test_ranges_of_a_concat_are_one_after_training(zoo):
+    model = zoo.concat()
+    qat, x = tfqat.prepare(model), zoo.data(model, 16)
+    tfqat.calibrate(qat, [x])
+    tied = [layer for layer in range_layers(qat) if layer.group]
+    assert len(tied) == 2
+    assert tied[0].encoding() == tied[1].encoding()
+    assert not np.array_equal(tied[0].extent, tied[1].extent)
+
+
+def test_tied_ranges_survive_saving(zoo, tmp_path):
+    model = zoo.concat()
+    qat, x = tfqat.prepare(model), zoo.data(model, 16)
+    tfqat.calibrate(qat, [x])
+    qat.save(tmp_path / "x.keras")
+    loaded = tfqat.load_model(tmp_path / "x.keras")
+    tied = [layer for layer in range_layers(loaded) if layer.group]
+    assert tied[0].encoding() == tied[1].encoding()
+
+
+def test_learned_ranges_freeze_whatever_the_optimizer_does(zoo):
+    model = zoo.residual()
+    qat, x = tfqat.prepare(model, ranges="learned"), zoo.data(model, 16)
+    tfqat.calibrate(qat, [x])
+    qat.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", jit_compile=False)
+    qat.fit(x * 2, np.ones((16, 2)), epochs=2, verbose=0)
+    tfqat.freeze(qat)
+    scales = [layer.encoding().scale for layer in range_layers(qat)]
+    qat.fit(x * 2, np.ones((16, 2)), epochs=2, verbose=0)
+    assert scales == [layer.encoding().scale for layer in range_layers(qat)]
+
+
+@pytest.mark.parametrize("ranges", ["moving_average", "learned", "fixed"])
+def test_each_way_of_learning_ranges_trains(zoo, ranges):
+    model = zoo.residual()
+    qat, x = tfqat.prepare(model, ranges=ranges), zoo.data(model, 16)
+    tfqat.calibrate(qat, [x])
+    before = [np.array(layer.extent) for layer in range_layers(qat)]
+    qat.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    qat.fit(x * 2, np.ones((16, 2)), epochs=2, verbose=0)
+    moved = any(not np.array_equal(a, layer.extent) for a, layer in zip(before, range_layers(qat), strict=True))
+    assert moved == (ranges != "fixed")
+    tfqat.finalize(qat)
+
+
+def test_relu6_is_asked_for_and_reported(zoo):
+    model = zoo.residual()
+    assert [line.split(":")[0] for line in tfqat.placement(model).changes] == ["stem/relu", "out_relu"]
+    assert not tfqat.placement(model, relu6=[]).changes
+    kept = tfqat.placement(model, rules=[{"match": "stem", "relu6": False}])
+    assert kept.changes == ("out_relu: relu -> relu6",)
+
+
+def test_relu6_spares_outputs():
+    inputs = keras.Input((4,), name="x")
+    x = layers.ReLU(name="inner")(layers.Dense(3, name="d1")(inputs))
+    model = keras.Model(inputs, layers.Activation("relu", name="last")(layers.Dense(3, name="d2")(x)))
+    assert tfqat.placement(model).changes == ("inner: relu -> relu6",)
+
+
+@pytest.mark.parametrize("layer", [layers.LeakyReLU(), layers.PReLU(), layers.ELU(), layers.Activation("relu")])
+def test_relu6_takes_the_place_of_each_activation(layer):
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, layers.Dense(2)(layer(layers.Dense(3)(inputs))))
+    x = np.random.default_rng(0).normal(0, 20, (32, 4)).astype("float32")
+    converted = relu6_model(model)
+    first, head = model.layers[1], model.layers[-1]
+    expected = head(np.clip(np.array(first(x)), 0, 6))
+    assert np.allclose(converted(x), expected, atol=1e-5)
+
+
+def test_a_model_without_anything_to_quantize_is_an_error():
+    inputs = keras.Input((4,))
+    with pytest.raises(TfqatError, match="no layer that tensorrt can quantize"):
+        tfqat.prepare(keras.Model(inputs, layers.Softmax()(inputs)))
+
+
+def test_a_prepared_model_cannot_be_prepared_again(zoo):
+    with pytest.raises(TfqatError, match="prepared already"):
+        tfqat.prepare(tfqat.prepare(zoo.conv_net()))
+
+
+def test_finalizing_without_data_names_the_quantizers(zoo):
+    with pytest.raises(TfqatError, match=r"3 of 3 Quantizers have seen no data: image, relu1, pool"):
+        tfqat.finalize(tfqat.prepare(zoo.conv_net()))
+
+
+@pytest.mark.parametrize("verb", ["freeze", "finalize", "calibrate"])
+def test_a_float_model_is_refused_by_the_other_verbs(zoo, verb):
+    arguments = [zoo.conv_net()] + ([[]] if verb == "calibrate" else [])
+    with pytest.raises(TfqatError, match="prepare"):
+        getattr(tfqat, verb)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ranges": "average"}, "moving_average, learned, fixed"),
+        ({"relu6": ["rellu"]}, "Did you mean 'relu'"),
+        ({"decay": 1.5}, "between 0 and 1"),
+        ({"observe_fraction": 0}, "above 0"),
+        ({"freeze_step": -1}, "from 0"),
+    ],
+)
+def test_a_bad_option_is_an_error(zoo, options, message):
+    with pytest.raises(TfqatError, match=message):
+        tfqat.prepare(zoo.conv_net(), **options)
+
+
+def test_strict_refuses_weighted_ops_that_stay_float():
+    inputs = keras.Input((8, 4), name="x")
+    x = layers.Conv1D(4, 3, name="c1")(inputs)
+    x = layers.Dense(4, name="d1")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    with pytest.raises(TfqatError, match=r"c1 \(conv1d\)"):
+        tfqat.prepare(model, strict=True)
+    tfqat.prepare(model, strict=True, rules=[{"match": "c1", "quantize": False}])
+
+
+def test_a_layer_with_two_batchnorms_gets_two_kernels():
+    inputs = keras.Input((6, 6, 3), name="x")
+    conv = layers.Conv2D(3, 3, padding="same", name="conv")
+    a = layers.BatchNormalization(name="bn_a")(conv(inputs))
+    b = layers.BatchNormalization(name="bn_b")(conv(layers.ReLU()(a)))
+    model = keras.Model(inputs, layers.Conv2D(2, 1, name="head")(layers.ReLU()(b)))
+    for name, value in (("bn_a", 2.0), ("bn_b", 0.5)):
+        model.get_layer(name).gamma.assign([value] * 3)
+    qat, x = tfqat.prepare(model), np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype("float32")
+    assert sum(isinstance(layer, QuantConv2D) for layer in qat.layers) == 1
+    tfqat.calibrate(qat, [x], method="minmax")
+    final = tfqat.finalize(qat)
+    assert sum(isinstance(layer, QuantConv2D) for layer in final.layers) == 2
+    assert close(outputs(final, x), outputs(qat, x), 0.02)
+
+
+def test_folding_carries_scales_by_the_gain():
+    inputs = keras.Input((6, 6, 3), name="x")
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="dw")(inputs)
+    x = layers.BatchNormalization(name="bn")(x)
+    model = keras.Model(inputs, layers.Conv2D(2, 1, name="head")(layers.ReLU()(x)))
+    gamma = np.float32([1, -2, 0.5, 3, -0.1, 0])
+    model.get_layer("bn").gamma.assign(gamma)
+    qat = tfqat.prepare(model)
+    tfqat.calibrate(qat, [np.ones((2, 6, 6, 3), "float32")])
+    before = kernel_layers(qat)[0].kernel_encoding()
+    after = kernel_layers(tfqat.finalize(qat))[0].kernel_encoding()
+    gain = np.abs(gamma) / np.sqrt(1 + 1e-3)
+    assert after.scale[:5] == pytest.approx((before.scale * gain)[:5], rel=1e-5)
+    kernel = np.array(kernel_layers(qat)[0].weights[0])
+    again = encoding_of_values(before.scheme, np.array(kernel_layers(tfqat.finalize(qat))[0].weights[0]))
+    signs = np.sign(gamma[:5]).astype(int)
+    integers = before.quantize(kernel).reshape(9, 6)[:, :5]
+    assert np.array_equal(again.quantize(again.fake_quantize(kernel * 0)), np.zeros(kernel.shape))
+    final_kernel = np.array(kernel_layers(tfqat.finalize(qat))[0].weights[0])
+    assert np.array_equal(after.quantize(final_kernel).reshape(9, 6)[:, :5], integers * signs)

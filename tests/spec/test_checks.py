@@ -1,0 +1,161 @@
+"""Checks: values that are right alone and wrong together; the key at fault is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfqat.spec import SpecError, load_spec
+
+BASES = {
+    "digits": """
+results_dir: r
+dataset_config: {kind: digits}
+model_config: {architecture: resnet8, num_classes: 10}
+training_config: {float_epochs: 1}
+""",
+    "folder": """
+results_dir: r
+dataset_config: {kind: image_folder, train_dir: a, val_dir: b}
+model_config: {architecture: MobileNetV2, num_classes: 3, weights: imagenet}
+""",
+    "npz": """
+results_dir: r
+dataset_config: {kind: npz, path: a.npz}
+model_config: {checkpoint: a.keras}
+""",
+    "python": """
+results_dir: r
+dataset_config: {kind: python, function: "my.data:load"}
+model_config: {python: "my.model:build", num_classes: 5}
+""",
+}
+
+# Name: base, overrides, key at fault, words of the message.
+WRONG = {
+    "no_model": ("npz", ["model_config={}"], "model_config", ["none of the three"]),
+    "two_models": ("npz", ["model_config.python='a:b'"], "model_config", ["a.keras", "a:b", "exactly one"]),
+    "classes_missing": ("folder", ["model_config.num_classes=null"], "model_config.num_classes", ["MobileNetV2"]),
+    "classes_of_digits": ("digits", ["model_config.num_classes=9"], "model_config.num_classes", ["9", "10"]),
+    "untrained": ("digits", ["training_config.float_epochs=0"], "training_config.float_epochs", ["random weights"]),
+    "untrained_by_default": ("digits", ["training_config={}"], "training_config.float_epochs", ["at least 1"]),
+    "nothing_to_do": ("npz", ["training_config.enable_qat=false"], "training_config.float_epochs", ["nothing"]),
+    "weights_of_a_checkpoint": ("npz", ["model_config.weights=imagenet"], "model_config.weights", ["architecture"]),
+    "weights_of_the_zoo": ("digits", ["model_config.weights=imagenet"], "model_config.weights", ["resnet8"]),
+    "weights_of_a_word": (
+        "folder",
+        ["model_config.weights=noisy"],
+        "model_config.weights",
+        ["imagenet", ".weights.h5"],
+    ),
+    "option_of_the_zoo": (
+        "digits",
+        ["model_config.options.alpha=0.5"],
+        "model_config.options",
+        ["alpha", "no options"],
+    ),
+    "option_of_another": (
+        "folder",
+        ["model_config.options.minimalistic=true"],
+        "model_config.options",
+        ["minimalistic", "MobileNetV2 takes alpha"],
+    ),
+    "option_of_a_checkpoint": ("npz", ["model_config.options.alpha=0.5"], "model_config.options", ["architecture"]),
+    "sides": ("digits", ["model_config.input_shape=[32,28,1]"], "model_config.input_shape", ["32 x 32"]),
+    "channels": (
+        "digits",
+        ["model_config.input_shape=[32,32,3]"],
+        "model_config.input_shape",
+        ["3 channels", "have 1"],
+    ),
+    "nothing_held_out": ("npz", ["dataset_config.x_test=null"], "dataset_config.validation_fraction", ["missing"]),
+    "held_out_twice": (
+        "npz",
+        ["dataset_config.validation_fraction=0.1"],
+        "dataset_config.validation_fraction",
+        ["0.1"],
+    ),
+    "no_labels": ("npz", ["dataset_config.y_test=null"], "dataset_config.y_test", ["x_test"]),
+    "momentum_of_adam": (
+        "digits",
+        ["training_config.optimizer={name: adam, momentum: 0.5}"],
+        "training_config.optimizer.momentum",
+        ["0.5", "adam", "sgd"],
+    ),
+    "percentile_of_mse": (
+        "digits",
+        ["quantization_config.calibration.percentile=99"],
+        "quantization_config.calibration.percentile",
+        ["99", "mse", "percentile only"],
+    ),
+    "decay_of_learned": (
+        "digits",
+        ["quantization_config={ranges: learned, decay: 0.9}"],
+        "quantization_config.decay",
+        ["learned"],
+    ),
+    "observe_of_fixed": (
+        "digits",
+        ["quantization_config={ranges: fixed, observe_fraction: 0.5}"],
+        "quantization_config.observe_fraction",
+        ["fixed"],
+    ),
+    "freeze_of_fixed": (
+        "digits",
+        ["quantization_config={ranges: fixed, freeze_step: 5}"],
+        "quantization_config.freeze_step",
+        ["5"],
+    ),
+    "format_of_another": ("digits", ["export_config.formats=[tensorrt, tflite]"], "export_config.formats", ["tflite"]),
+    "int8_too_early": ("digits", ["export_config.int8_weights=true"], "export_config.int8_weights", ["8.6.1", "10.0"]),
+    "empty_rule": ("digits", ["quantization_config.rules=[{match: a}]"], "quantization_config.rules[0]", ["quantize"]),
+}
+
+RIGHT = {
+    "folder": ("folder", []),
+    "npz": ("npz", []),
+    "python": ("python", []),
+    "only_calibrate": ("npz", ["training_config.num_epochs=0"]),
+    "only_float": ("digits", ["training_config.enable_qat=false"]),
+    "other_model": ("digits", ["model_config={checkpoint: a.h5}", "training_config={}"]),
+    "held_out": ("npz", ["dataset_config.x_test=null", "dataset_config.validation_fraction=0.2"]),
+    "option": ("folder", ["model_config.options.alpha=0.35"]),
+    "weights_file": ("digits", ["model_config.weights=a.weights.h5", "training_config={}"]),
+    "momentum": ("digits", ["training_config.optimizer.momentum=0.5"]),
+    "adam_with_the_default": ("digits", ["training_config.optimizer={name: adam, momentum: 0.9}"]),
+    "percentile": ("digits", ["quantization_config.calibration={method: percentile, percentile: 99.9}"]),
+    "int8": ("digits", ["export_config={int8_weights: true, tensorrt_version: '10.3.0'}"]),
+    "sides": ("digits", ["model_config.input_shape=[32,32,1]"]),
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(base: str, overrides: list[str]):
+        path = tmp_path / "spec.yaml"
+        path.write_text(BASES[base])
+        return load_spec(path, overrides)
+
+    return load
+
+
+@pytest.mark.parametrize(("base", "overrides", "key", "words"), WRONG.values(), ids=WRONG)
+def test_wrong_together(load, base, overrides, key, words):
+    with pytest.raises(SpecError) as caught:
+        load(base, overrides)
+    (problem,) = caught.value.problems
+    assert problem.key == key
+    for word in words:
+        assert word in problem.message
+
+
+@pytest.mark.parametrize(("base", "overrides"), RIGHT.values(), ids=RIGHT)
+def test_right_together(load, base, overrides):
+    assert load(base, overrides).results_dir == "r"
+
+
+def test_a_check_waits_for_its_own_keys_only(load):
+    """num_classes is judged although its neighbor is unknown; float_epochs is not, since enable_qat is unreadable."""
+    with pytest.raises(SpecError) as caught:
+        load("digits", ["model_config.num_classes=9", "model_config.typo=1", "training_config={enable_qat: 3}"])
+    keys = [problem.key for problem in caught.value.problems]
+    assert sorted(keys) == ["model_config.num_classes", "model_config.typo", "training_config.enable_qat"]

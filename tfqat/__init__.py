@@ -1,0 +1,62 @@
+"""tfqat: INT8 quantization-aware training for Keras 3, with exported files that are proven right.
+
+The public names are loaded on first use, so that ``import tfqat`` (and ``tfqat --help``) does not wait for Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tfqat import keras_hook
+
+if TYPE_CHECKING:
+    from tfqat.calibration.calibrate import calibrate
+    from tfqat.jobs.export import export
+    from tfqat.jobs.verify import verify
+    from tfqat.models.load import load_model
+    from tfqat.models.zoo import build_model
+    from tfqat.rewrite.finalize import finalize
+    from tfqat.rewrite.freeze import freeze
+    from tfqat.rewrite.prepare import placement, prepare
+    from tfqat.spec.load import load_spec
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "build_model": "tfqat.models.zoo",
+    "calibrate": "tfqat.calibration.calibrate",
+    "export": "tfqat.jobs.export",
+    "finalize": "tfqat.rewrite.finalize",
+    "freeze": "tfqat.rewrite.freeze",
+    "load_model": "tfqat.models.load",
+    "load_spec": "tfqat.spec.load",
+    "placement": "tfqat.rewrite.prepare",
+    "prepare": "tfqat.rewrite.prepare",
+    "verify": "tfqat.jobs.verify",
+}
+__all__ = [
+    "build_model",
+    "calibrate",
+    "export",
+    "finalize",
+    "freeze",
+    "load_model",
+    "load_spec",
+    "placement",
+    "prepare",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfqat' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+keras_hook.install()

@@ -1,0 +1,1 @@
+"""Calibration: ranges set from data before training."""

@@ -1,0 +1,1 @@
+"""Numbers on arrays: schemes, fake quantization, encodings. Nothing here knows a model."""

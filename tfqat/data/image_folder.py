@@ -1,0 +1,183 @@
+"""Image folder: a folder per class under train_dir and val_dir."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqat.data.pipeline import Data, Split, check_labels, seeded
+from tfqat.errors import TfqatError
+
+READABLE = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
+# Images, but of formats that tf.io.decode_image cannot read: named in an error, never passed over.
+UNREADABLE = {".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
+NAMED_IN_ERRORS = 10
+# With `crop`, images are resized to 8/7 of the size first: the 256 to 224 of the ImageNet papers.
+CROP_MARGIN = 8 / 7
+IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
+IMAGENET_RGB_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_RGB_STD = (0.229, 0.224, 0.225)
+
+# RGB floats 0 to 255 -> model input; the conventions of keras.applications.imagenet_utils.preprocess_input.
+PREPROCESSING: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "caffe": lambda image: image[..., ::-1] - tf.constant(IMAGENET_BGR_MEAN),
+    "torch": lambda image: (image / 255.0 - tf.constant(IMAGENET_RGB_MEAN)) / tf.constant(IMAGENET_RGB_STD),
+    "tf": lambda image: image / 127.5 - 1.0,
+    "none": lambda image: image,
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one split and the index of each one's class."""
+
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
+    """Classes are the folder names in sorted order; images become RGB floats ``(height, width, 3)``.
+
+    Without ``augment.crop`` an image is resized to ``image_size`` (bilinear, antialiased). With it, to 8/7 of that
+    size, then cut: at a random place for training, in the middle for validation and calibration. ``augment.flip``
+    mirrors every second training image, at random. All images are decoded once up front, so that a corrupt one is
+    found before training and not hours into it.
+    """
+    names = _class_names(Path(dataset.train_dir), "train_dir")
+    val_names = _class_names(Path(dataset.val_dir), "val_dir")
+    _check_same_classes(names, val_names, dataset)
+    train = _listing(Path(dataset.train_dir), names)
+    validation = _listing(Path(dataset.val_dir), names)
+    bad = _corrupt(train.files + validation.files)
+    if bad and not dataset.skip_corrupt:
+        raise TfqatError(_corrupt_message(bad))
+    if bad:
+        print(f"skip_corrupt: left out {len(bad)} images that cannot be decoded, the first: {next(iter(bad))}")
+    train, validation = _without(train, bad, names), _without(validation, bad, names)
+    check_labels(np.asarray(train.labels), num_classes, f"{dataset.train_dir} ({len(names)} class folders)")
+    return seeded(
+        _split(train, dataset, augmented=True),
+        _split(validation, dataset, augmented=False),
+        input_shape(dataset),
+        dataset.batch_size,
+        seed,
+        names,
+    )
+
+
+def input_shape(dataset: Any) -> tuple[int, int, int]:
+    """One RGB image."""
+    size = dataset.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return (int(height), int(width), 3)
+
+
+def _class_names(folder: Path, key: str) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise TfqatError(f"dataset_config.{key}: no folder at {str(folder)!r}; expected one with a folder per class.")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise TfqatError(f"dataset_config.{key}: {str(folder)!r} has no class folders; expected one folder per class.")
+    return tuple(names)
+
+
+def _check_same_classes(train: tuple[str, ...], validation: tuple[str, ...], dataset: Any) -> None:
+    if train != validation:
+        only = {
+            dataset.train_dir: sorted(set(train) - set(validation)),
+            dataset.val_dir: sorted(set(validation) - set(train)),
+        }
+        said = "; ".join(f"only in {folder}: {', '.join(names)}" for folder, names in only.items() if names)
+        raise TfqatError(f"train_dir and val_dir must have the same class folders. {said}. Add or remove folders.")
+
+
+def _listing(folder: Path, names: tuple[str, ...]) -> Listing:
+    """All images, in sorted order, so that an index means the same image on every machine."""
+    files, labels = [], []
+    for label, name in enumerate(names):
+        found = sorted(
+            os.path.join(root, file)
+            for root, _, inside in os.walk(folder / name)
+            for file in inside
+            if Path(file).suffix.lower() in READABLE | UNREADABLE and not file.startswith(".")
+        )
+        if not found:
+            raise TfqatError(
+                f"Class folder {str(folder / name)!r} has no images ({', '.join(sorted(READABLE))}). Add images or "
+                "remove the folder (from train_dir and val_dir)."
+            )
+        files += found
+        labels += [label] * len(found)
+    return Listing(tuple(files), tuple(labels))
+
+
+def _corrupt(files: tuple[str, ...]) -> dict[str, str]:
+    """File -> why it cannot be decoded, judged by the decoder that training uses."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        reasons = pool.map(_why_corrupt, files)
+        return {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
+
+
+def _why_corrupt(file: str) -> str:
+    if Path(file).suffix.lower() in UNREADABLE:
+        return f"format not supported (use {', '.join(sorted(READABLE))})"
+    try:
+        _read(tf.constant(file))
+    except tf.errors.OpError as error:
+        return error.message.split(". [Op:")[0].split("\n")[0]
+    return ""
+
+
+def _corrupt_message(bad: dict[str, str]) -> str:
+    named = [f"  {file}: {reason}" for file, reason in list(bad.items())[:NAMED_IN_ERRORS]]
+    more = [f"  and {len(bad) - len(named)} more"] if len(bad) > len(named) else []
+    head = f"{len(bad)} image{'s' if len(bad) > 1 else ''} cannot be decoded:"
+    tail = "Repair or remove them, or set dataset_config.skip_corrupt: true to train without them."
+    return "\n".join([head, *named, *more, tail])
+
+
+def _without(listing: Listing, bad: dict[str, str], names: tuple[str, ...]) -> Listing:
+    kept = [(file, label) for file, label in zip(listing.files, listing.labels, strict=True) if file not in bad]
+    emptied = sorted(set(listing.labels) - {label for _, label in kept})
+    if emptied:
+        folders = ", ".join(names[label] for label in emptied)
+        raise TfqatError(f"No decodable image is left in class {folders} after leaving out the corrupt ones.")
+    return Listing(*map(tuple, zip(*kept, strict=True)))
+
+
+def _split(listing: Listing, dataset: Any, augmented: bool) -> Split:
+    height, width, _ = input_shape(dataset)
+    prepare = PREPROCESSING[dataset.preprocessing]
+    flip, crop = dataset.augment.flip, dataset.augment.crop
+    larger = (round(height * CROP_MARGIN), round(width * CROP_MARGIN)) if crop else (height, width)
+
+    def decode(file: tf.Tensor) -> tf.Tensor:
+        image = tf.image.resize(tf.cast(_read(file), tf.float32), larger, antialias=True)
+        return prepare(tf.image.resize_with_crop_or_pad(image, height, width))
+
+    def decode_larger(file: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize(tf.cast(_read(file), tf.float32), larger, antialias=True)
+
+    def augment(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        if crop:
+            image = tf.image.stateless_random_crop(image, (height, width, 3), draw)
+        if flip:
+            image = tf.image.stateless_random_flip_left_right(image, draw + tf.constant([1, 0], tf.int64))
+        return prepare(image)
+
+    files, labels = np.array(listing.files, dtype=object), np.array(listing.labels, np.int32)
+    if augmented and (flip or crop):
+        return Split(files, labels, decode, lambda file, draw: augment(decode_larger(file), draw))
+    return Split(files, labels, decode)
+
+
+def _read(file: tf.Tensor) -> tf.Tensor:
+    """RGB uint8; of an animated GIF the first frame; gray, palette and alpha images become RGB."""
+    return tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)

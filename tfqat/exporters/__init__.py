@@ -1,0 +1,1 @@
+"""One file a format: (float model, Encodings, path) -> file."""

@@ -1,0 +1,103 @@
+"""Coverage: which tensors of an ONNX model the weighted layers that run in INT8 need a scale for, and which have one.
+
+TensorRT runs a layer in INT8 only if it finds a scale for what the layer reads and for what its fused block gives; one
+missing line turns both neighbors non-INT8 ("Missing scale and zero-point for tensor ...").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from tfqat.exporters.onnx_qdq import weights_of
+
+# Nodes that end a block when they come after a weighted node in the same kernel.
+_FUSABLE = frozenset(
+    "Add Sub Mul Div Relu Clip LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Erf Softplus Softsign "
+    "Neg Exp Max Min BatchNormalization Identity Gelu Mish".split()
+)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What is covered.
+
+    Attributes:
+        covered: tensors with a scale, in the model's order.
+        missing: tensors without one that a layer meant for INT8 reads, or that its block gives.
+        int8: weighted nodes that run in INT8.
+        float_nodes: weighted nodes that do not.
+    """
+
+    covered: tuple[str, ...]
+    missing: tuple[str, ...]
+    int8: tuple[str, ...]
+    float_nodes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        needed = len(self.covered) + len(self.missing)
+        weighted = len(self.int8) + len(self.float_nodes)
+        tensors = f"{len(self.covered)} of {needed} tensors covered"
+        return f"{tensors}; {len(self.int8)} of {weighted} weighted layers in INT8"
+
+
+def cover(model: onnx.ModelProto, scales: Collection[str], kept_float: Collection[str] = ()) -> Coverage:
+    """The Coverage of a float ONNX model by the tensors in ``scales``; nodes in ``kept_float`` are not for INT8."""
+    blocks = _Blocks(model)
+    names = [*(info.name for info in model.graph.input), *(name for n in model.graph.node for name in n.output)]
+    int8, floats, missing = [], [], dict[str, None]()
+    for node in model.graph.node:
+        if node.name not in blocks.weights:
+            continue
+        block = blocks.output(node, scales)
+        lacking = [name for name in (node.input[0], block) if name not in scales]
+        if node.name in kept_float:
+            floats.append(node.name)
+        elif lacking:
+            floats.append(node.name)
+            missing.update(dict.fromkeys(lacking))
+        else:
+            int8.append(node.name)
+    covered = tuple(name for name in names if name in scales)
+    return Coverage(covered, tuple(missing), tuple(int8), tuple(floats))
+
+
+class _Blocks:
+    """What a weighted node's kernel gives, found by walking forward."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.weights = weights_of(model)
+        self.outputs = {info.name for info in model.graph.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
+
+    def output(self, node: onnx.NodeProto, scales: Collection[str]) -> str:
+        """The first tensor with a scale down the block, or the last one reached where there is none."""
+        tensor, seen = node.output[0], {node.output[0]}
+        waiting = [tensor]
+        while waiting:
+            tensor = waiting.pop(0)
+            if tensor in scales:
+                return tensor
+            if tensor in self.outputs:
+                break
+            for reader in self.readers.get(tensor, ()):
+                if reader.op_type in _FUSABLE and reader.output[0] not in seen:
+                    seen.add(reader.output[0])
+                    waiting.append(reader.output[0])
+        return node.output[0]
+
+
+def describe(coverage: Coverage, reasons: Mapping[str, str]) -> str:
+    """The coverage as text: the line of counts, then each layer left in float and why."""
+    lines = [f"Scales: {coverage}."]
+    lines += [f"  float: {node} ({reasons.get(node, _missing_reason(coverage))})" for node in coverage.float_nodes]
+    return "\n".join(lines)
+
+
+def _missing_reason(coverage: Coverage) -> str:
+    return f"no scale for {', '.join(coverage.missing[:5])}" if coverage.missing else "no reason given"

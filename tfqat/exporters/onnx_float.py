@@ -1,0 +1,119 @@
+"""Float ONNX: the float model, BatchNorm folded, under our names; every TensorRT file is derived from it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import onnx
+from onnx import version_converter
+
+from tfqat.core.files import write_bytes
+from tfqat.errors import TfqatError
+from tfqat.exporters.onnx_names import Named, rename
+from tfqat.exporters.onnx_trace import trace
+from tfqat.graph.view import view
+
+# Per-channel QuantizeLinear begins at opset 13; tf2onnx 1.17 writes up to 18, onnx converts from there.
+LOWEST_OPSET, TF2ONNX_HIGHEST = 13, 18
+# protobuf refuses messages of 2 GiB and more; the graph around the weights takes a little, too.
+LARGEST_FILE = 2**31 - 2**24
+
+
+class OnnxError(TfqatError):
+    """An ONNX model that cannot be made or read."""
+
+
+def convert(
+    model: keras.Model,
+    opset: int = 17,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> Named:
+    """The ONNX of a float Keras model at inference; the first dimension of each input is ``batch``.
+
+    Args:
+        model: stock layers only, flat (what ``rewrite.split`` gives).
+        opset: from 13 to what the installed onnx knows.
+        input_names, output_names: in the model's order; Keras' names where None.
+
+    Raises:
+        TfqatError: an opset out of range, names that do not fit, a model of 2 GB and more, an op without ONNX form.
+    """
+    check_opset(opset)
+    check_size(model)
+    graph = view(model)
+    named = rename(trace(graph, min(opset, TF2ONNX_HIGHEST)), graph, input_names, output_names)
+    if opset > TF2ONNX_HIGHEST:
+        named = Named(_upgraded(named.model, opset), named.tensors, named.nodes)
+    onnx.checker.check_model(named.model, full_check=True)
+    return named
+
+
+def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> Path:
+    """Writes the model, whole or not at all; the same model gives the same bytes."""
+    return write_bytes(path, model.SerializeToString(deterministic=True))
+
+
+def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Reads an ONNX file.
+
+    Raises:
+        OnnxError: the file is cut off or is no ONNX model.
+        OSError: it cannot be opened.
+    """
+    from google.protobuf.message import DecodeError
+
+    data = Path(path).read_bytes()
+    try:
+        model = onnx.load_model_from_string(data)
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        raise OnnxError(f"{path} is not a whole ONNX model ({_first_line(error)}); export it again.") from error
+    return model
+
+
+def check_opset(opset: int) -> None:
+    """Refuses an opset that cannot be written.
+
+    Raises:
+        OnnxError: it is below 13 or above what the installed onnx package knows.
+    """
+    highest = onnx.defs.onnx_opset_version()
+    if not isinstance(opset, int) or not LOWEST_OPSET <= opset <= highest:
+        raise OnnxError(
+            f"opset must be from {LOWEST_OPSET} (per-channel QuantizeLinear) to {highest} (the installed onnx), "
+            f"received {opset!r}; 17 is right for TensorRT 8.5 and later."
+        )
+
+
+def check_size(model: keras.Model) -> None:
+    """Refuses a model whose float32 weights do not fit into one ONNX file.
+
+    Raises:
+        OnnxError: they take 2 GB or more.
+    """
+    size = 4 * sum(math.prod(weight.shape) for weight in model.weights)
+    if size >= LARGEST_FILE:
+        raise OnnxError(
+            f"Model {model.name!r} has {size / 1e9:.1f} GB of weights; one ONNX file holds less than 2 GB (a limit of "
+            f"protobuf). Export parts of the model, each as its own keras.Model."
+        )
+
+
+def _upgraded(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    try:
+        return version_converter.convert_version(model, opset)
+    except RuntimeError as error:
+        raise OnnxError(
+            f"onnx cannot convert this model from opset {TF2ONNX_HIGHEST} to {opset} ({_first_line(error)}); use "
+            f"opset {TF2ONNX_HIGHEST} or lower."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,177 @@
+"""Trace: a float Keras model converted by tf2onnx, with a marker node at each tensor that has a name in Keras.
+
+tf2onnx invents names and moves Transposes about. So each op's output goes through ``tf.raw_ops.CheckNumerics``, which
+carries a number and survives TensorFlow's own graph optimizer; its handler here turns it into a LeakyRelu, an
+elementwise op through which tf2onnx pushes Transposes, with a node name that tells it apart. Its ``alpha`` is the
+number again, so that no two markers are merged as duplicates. What a marker reads is the tensor it names; the markers
+are taken out afterwards (see onnx_names).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+from onnx import numpy_helper
+
+from tfqat.errors import TfqatError
+from tfqat.graph.depth import room_for
+from tfqat.graph.graph import Graph, Op
+from tfqat.graph.run import run
+
+MARKER = "tfqat_marker::"
+INPUT, OUTPUT = "tfqat_input_", "tfqat_output_"
+
+# Importing tf2onnx takes half a second and configures loggers, so it is imported where it is used.
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What tf2onnx made of a model.
+
+    Attributes:
+        model: its ONNX, with marker nodes named ``tfqat_marker::<n>``, inputs ``tfqat_input_<i>`` and outputs
+            ``tfqat_output_<i>`` (the numbers with five digits).
+        tensors: the name of the tensor that marker n stands behind.
+    """
+
+    model: onnx.ModelProto
+    tensors: tuple[str, ...]
+
+
+def trace(graph: Graph, opset: int) -> Trace:
+    """Converts the viewed model at inference; ``opset`` is one that tf2onnx writes (13 to 18).
+
+    Raises:
+        TfqatError: an op without an ONNX form.
+    """
+    import tf2onnx
+
+    marks: list[str] = []
+    specs = [
+        tf.TensorSpec(graph.shapes[name], graph.dtypes[name], name=f"{INPUT}{i:05d}")
+        for i, name in enumerate(graph.inputs)
+    ]
+    function = tf.function(_marked(graph, marks), input_signature=specs, autograph=False)
+    handlers = {"CheckNumerics": (_replace_marker, []), "Erfc": (_replace_erfc, [])}
+    with room_for(4 * len(graph.ops)), _quiet("tf2onnx"), keras.name_scope("tfqat_trace"):
+        proto, _ = tf2onnx.convert.from_function(function, specs, opset=opset, custom_op_handlers=handlers)
+    _check_known(proto)
+    _fill_captures(proto, function.get_concrete_function(*specs))
+    return Trace(proto, tuple(marks))
+
+
+def _marked(graph: Graph, marks: list[str]) -> Any:
+    tensors: dict[str, Any] = {}
+
+    def mark(op: Op, outputs: list[Any]) -> list[Any]:
+        spelling = _SPELLINGS.get(op.kind, _as_keras)
+        outputs = spelling(graph, op, tensors[op.inputs[0]], outputs) if op.inputs else outputs
+        for tensor, name in zip(outputs, op.outputs, strict=True):
+            tensor.set_shape(graph.shapes[name])  # Keras' own call may have lost it, and a Reshape needs it
+            tensors[name] = _mark(tensor, name, marks)
+        return [tensors[name] for name in op.outputs]
+
+    def function(*inputs: Any) -> dict[str, Any]:
+        marks.clear()
+        tensors.update(zip(graph.inputs, inputs, strict=True))
+        tensors.update(run(graph, dict(tensors), visit=mark))
+        return {f"{OUTPUT}{i:05d}": tf.identity(tensors[name]) for i, name in enumerate(graph.outputs)}
+
+    return function
+
+
+def _as_keras(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
+    return outputs
+
+
+def _nearest(graph: Graph, op: Op, images: Any, outputs: list[Any]) -> list[Any]:
+    """UpSampling2D as one resize; the repeats that Keras computes it with become fifteen nodes."""
+    config = op.source.config
+    if config.get("data_format") == "channels_first" or None in images.shape[1:3]:
+        return outputs
+    factors = [config["size"]] * 2 if isinstance(config["size"], int) else config["size"]
+    sizes = [int(size) * int(factor) for size, factor in zip(images.shape[1:3], factors, strict=True)]
+    return [tf.raw_ops.ResizeNearestNeighbor(images=images, size=sizes)]
+
+
+def _reshaped(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
+    """A reshape to a constant shape; Keras computes the batch dimension, which becomes six nodes."""
+    shape = graph.shapes[op.outputs[0]]
+    if sum(size is None for size in shape) > 1:
+        return outputs
+    return [tf.reshape(value, [-1 if size is None else size for size in shape])]
+
+
+# Kinds that read better in ONNX when spelled otherwise than Keras does.
+_SPELLINGS = {"up_sampling2d": _nearest, "flatten": _reshaped, "reshape": _reshaped}
+
+
+def _mark(tensor: Any, name: str, marks: list[str]) -> Any:
+    if not tensor.dtype.is_floating:
+        return tensor  # CheckNumerics takes no integers; no integer tensor needs a range either
+    marks.append(name)
+    return tf.raw_ops.CheckNumerics(tensor=tensor, message=str(len(marks) - 1))
+
+
+def _replace_marker(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """tf2onnx' handler of CheckNumerics (its signature is tf2onnx' own)."""
+    number = node.get_attr_str("message")
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    inputs, outputs = list(node.input), list(node.output)
+    context.remove_node(node.name)
+    alpha = {"alpha": float(number) + 2.0}  # neither 0 nor 1, which other optimizers might know
+    context.make_node(
+        "LeakyRelu", inputs, attr=alpha, name=f"{MARKER}{number}", outputs=outputs, shapes=shapes, dtypes=dtypes
+    )
+
+
+def _replace_erfc(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """tf2onnx' handler of Erfc (Keras' exact GELU), which it lacks: 1 - Erf(x)."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    inputs, outputs = list(node.input), list(node.output)
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", inputs, name=f"{name}/erf", shapes=shapes, dtypes=dtypes)
+    one = context.make_const(f"{name}/one", np.ones((), np.float32))
+    context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
+def _fill_captures(proto: onnx.ModelProto, concrete: Any) -> None:
+    """Turns what tf2onnx took for inputs, constants that a layer holds as plain tensors, into initializers."""
+    captured = {inner.name: outer for outer, inner in concrete.graph.captures}
+    extra = [info.name for info in proto.graph.input if not info.name.startswith(INPUT)]
+    own = [info for info in proto.graph.input if info.name.startswith(INPUT)]
+    del proto.graph.input[:]
+    proto.graph.input.extend(own)
+    for name in extra:
+        if name not in captured:
+            raise TfqatError(f"The converted model asks for an input {name!r} that the Keras model does not have.")
+        proto.graph.initializer.append(numpy_helper.from_array(captured[name].numpy(), name))
+
+
+def _check_known(model: onnx.ModelProto) -> None:
+    unknown = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    if unknown:
+        raise TfqatError(
+            f"tf2onnx has no ONNX form for the TensorFlow ops {unknown}: replace the layers that use them, or end the "
+            f"model before them."
+        )
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keeps a library's warnings about its own workings off the user's screen; errors still show."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,78 @@
+"""Requantization: how far kernels move when TensorRT quantizes the float ones of model.onnx again.
+
+Beside a cache TensorRT's implicit mode takes ``max|w| / 127`` of each output channel as the scale, whatever the model
+was trained with. Where a channel's largest integer is 127 that gives the trained scale back; where it is not (learned
+scales, fewer bits) each weight may move by part of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from tfqat.core.encoding import Encodings
+from tfqat.errors import TfqatError
+from tfqat.exporters.onnx_qdq import weights_of
+
+REPORTED, TOLERATED = 1e-3, 5e-2  # in steps of the trained grid
+
+
+class RequantizationError(TfqatError):
+    """Kernels that the cache's reader would change."""
+
+
+def implicit_scale(kernel: np.ndarray, axis: int) -> np.ndarray:
+    """The scale (float32, one an output channel) that TensorRT's implicit mode gives a kernel; 1 where it is zero."""
+    others = tuple(i for i in range(kernel.ndim) if i != axis)
+    largest = np.abs(kernel).max(axis=others)
+    return np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+
+
+def requantized(kernel: np.ndarray, axis: int) -> np.ndarray:
+    """The kernel as TensorRT's implicit mode runs it, float32."""
+    shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
+    scale = implicit_scale(kernel, axis).reshape(shape)
+    return (np.clip(np.rint(kernel / scale), -127, 127) * scale).astype(np.float32)
+
+
+def errors(model: onnx.ModelProto, encodings: Encodings) -> dict[str, float]:
+    """Weighted node -> the farthest that one of its weights moves, in steps of its trained grid.
+
+    Only kernels with an Encoding are looked at; those below REPORTED are left out.
+
+    Raises:
+        RequantizationError: one moves by more than TOLERATED.
+    """
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for node, weight in weights_of(model).items():
+        encoding = encodings.weights.get(node)
+        if encoding is None:
+            continue
+        kernel = numpy_helper.to_array(arrays[weight.initializer])
+        shape = [-1 if i == weight.axis and encoding.scheme.per_channel else 1 for i in range(kernel.ndim)]
+        moved = np.abs(requantized(kernel, weight.axis) - kernel) / encoding.scale.reshape(shape)
+        steps = float(moved.max(initial=0))
+        if steps > REPORTED:
+            found[node] = steps
+    _refuse(found)
+    return found
+
+
+def describe(found: Mapping[str, float]) -> str:
+    """One line a layer; empty where none moves."""
+    return "\n".join(f"  requantized: {node} moves by up to {steps:.3g} steps" for node, steps in found.items())
+
+
+def _refuse(found: Mapping[str, float]) -> None:
+    worst = {node: steps for node, steps in found.items() if steps > TOLERATED}
+    if worst:
+        listed = ", ".join(f"{node} ({steps:.2g})" for node, steps in list(worst.items())[:10])
+        raise RequantizationError(
+            f"TensorRT would quantize the kernels of {len(worst)} layers anew beside a cache, since max|w| / 127 is "
+            f"not their trained scale; they move by more than {TOLERATED} steps: {listed}. Train them with scales of "
+            f"max|w| / 127 (ranges: moving_average)."
+        )

@@ -1,0 +1,1 @@
+"""The model as a graph: view, blocks, the Target record, placement."""

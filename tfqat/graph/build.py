@@ -1,0 +1,81 @@
+"""Build: a Graph made into a flat functional Keras model again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tfqat.graph.depth import room_for
+from tfqat.graph.graph import Graph, Op, Ref
+from tfqat.graph.view import layer_name_of
+
+
+def build(graph: Graph, model_class: Callable[..., keras.Model] = keras.Model) -> keras.Model:
+    """A new model with new layers and the sources' weights; nothing of the viewed model is touched.
+
+    ``model_class(inputs, outputs, name=...)`` makes it.
+    """
+    tensors: dict[str, Any] = {name: _input(graph, name) for name in graph.inputs}
+    layers: dict[Any, Any] = {}
+    fresh = []
+    with room_for(len(graph.ops)):
+        for op in graph.ops:
+            if op.source.key not in layers:
+                layers[op.source.key] = make_layer(op, _free_name(op, layers.values()))
+                fresh.append((layers[op.source.key], op.source.values))
+            tensors.update(call(op, layers[op.source.key], tensors))
+        model = model_class(
+            _structured(graph.input_structure, graph.inputs, tensors),
+            _structured(graph.output_structure, graph.outputs, tensors),
+            name=graph.name,
+        )
+    for layer, values in fresh:
+        _set_weights(layer, values)
+    return model
+
+
+def make_layer(op: Op, name: str) -> Any:
+    """A new layer (or operation) as the op's source says, not built yet."""
+    if not op.source.config and op.source.built is not None and not issubclass(op.source.cls, keras.layers.Layer):
+        return op.source.built  # an operation without a config has no state, and no name of its own to keep
+    return op.source.cls.from_config({**op.source.config, "name": name})
+
+
+def _free_name(op: Op, layers: Iterable[Any]) -> str:
+    """The layer's name; the call's where calls that shared a layer have been parted (by BatchNorms of their own)."""
+    name = layer_name_of(op.layer_name)
+    return layer_name_of(op.name) if any(layer.name == name for layer in layers) else name
+
+
+def call(op: Op, layer: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    """Calls the layer on the op's inputs; output name -> tensor."""
+    args, kwargs = fill(op, tensors)
+    outputs = tree.flatten(layer(*args, **kwargs))
+    return dict(zip(op.outputs, outputs, strict=True))
+
+
+def fill(op: Op, tensors: dict[str, Any]) -> tuple[Any, Any]:
+    """The op's arguments with tensors in place of the Refs."""
+    place = lambda leaf: tensors[op.inputs[leaf.index]] if isinstance(leaf, Ref) else leaf  # noqa: E731
+    return tree.map_structure(place, (list(op.args), dict(op.kwargs)))
+
+
+def _input(graph: Graph, name: str) -> Any:
+    return keras.Input(batch_shape=graph.shapes[name], dtype=graph.dtypes[name], name=layer_name_of(name))
+
+
+def _structured(structure: Any, names: tuple[str, ...], tensors: dict[str, Any]) -> Any:
+    return tree.map_structure(lambda ref: tensors[names[ref.index]], structure)
+
+
+def _set_weights(layer: Any, values: tuple[Any, ...]) -> None:
+    # A quantized layer has weights of its own after those of the stock layer: they keep their initial values.
+    for variable, value in zip(getattr(layer, "weights", ()), values, strict=False):
+        # A copy: JAX hands a step's buffers over to the next, and would take this layer's away with the other's.
+        variable.assign(np.array(keras.ops.convert_to_numpy(value)))
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()  # its call reads numbers derived from the weights, which a plain assign leaves behind

@@ -1,0 +1,17 @@
+"""Inspect: prints the placement of the model that a spec describes, without training anything."""
+
+from __future__ import annotations
+
+import tfqat
+from tfqat.spec import Spec
+
+
+def inspect(spec: Spec) -> None:
+    """Builds the float model and prints what would be quantized in it, and why each other op would not.
+
+    Raises:
+        TfqatError: the model cannot be built, or a rule matches nothing in it.
+    """
+    plan = spec.quantization
+    rules = [rule.model_dump(exclude_none=True) for rule in plan.rules]
+    print(tfqat.placement(tfqat.build_model(spec), target=plan.target, rules=rules, relu6=plan.relu6))

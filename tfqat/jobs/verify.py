@@ -1,0 +1,76 @@
+"""Verify: the exported files, opened again and compared with the trained model on the same data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfqat import data as datasets
+from tfqat.errors import TfqatError
+from tfqat.exporters import tensorrt
+from tfqat.jobs.export import EXPORT_FOLDER, trained_model
+from tfqat.rewrite.finalize import finalize
+from tfqat.training import stages
+from tfqat.training.results import Results
+from tfqat.verification.compare import compare
+from tfqat.verification.files import Files, open_files
+from tfqat.verification.report import CACHE, QDQ, Report
+
+
+class VerificationError(TfqatError):
+    """An exported file that is out of tolerance."""
+
+
+def verify(model: keras.Model, folder: str | os.PathLike[str], dataset: Any | None = None) -> Report:
+    """Compares the files that ``export`` wrote into ``folder`` with the prepared model that they were made of.
+
+    Args:
+        model: what ``prepare`` or ``finalize`` returned.
+        folder: where the files are.
+        dataset: batches of inputs or of (inputs, integer labels), such as a tf.data.Dataset; arrays; None for random
+            inputs, on which the two parity judges work as well.
+
+    Returns:
+        The Report, which prints itself; ``passed`` says whether all is within tolerance.
+
+    Raises:
+        TfqatError: files that are missing, cut off or changed, or of another model.
+        OSError: a file cannot be opened.
+    """
+    return compare(model, finalize(model), open_files(folder), dataset)
+
+
+def verify_spec(spec: Any) -> Report:
+    """Verifies the export of a spec on its validation data and adds the rows to the stage table; prints both.
+
+    Raises:
+        VerificationError: a stage is out of tolerance.
+        TfqatError: there is nothing to verify yet, or see :func:`verify`.
+    """
+    model = trained_model(spec)
+    files = open_files(Path(spec.results_dir) / EXPORT_FOLDER)
+    data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
+    report = compare(model, finalize(model), files, data.validation)
+    rows = stages.add_stages(Results(Path(spec.results_dir)).stages, _stages(report, files))
+    stages.print_stages(rows)
+    print(report)
+    if not report.passed:
+        raise VerificationError(
+            f"{len(report.problems)} checks are out of tolerance: {'; '.join(report.problems)}. If the model was "
+            f"trained again after the export, export it again."
+        )
+    return report
+
+
+def _stages(report: Report, files: Files) -> list[stages.Stage]:
+    """The rows of the files; none where the data had no labels."""
+    roles = {QDQ: (tensorrt.QDQ,), CACHE: (tensorrt.ONNX, tensorrt.CACHE)}
+    sizes = {name: sum(files.paths[role].stat().st_size for role in used) for name, used in roles.items()}
+    return [
+        stages.Stage(row.name, "onnxruntime", row.accuracy, sizes[row.name])
+        for row in report.rows
+        if row.accuracy is not None
+    ]

@@ -1,0 +1,57 @@
+"""Keras hook: registers tfqat's layers with Keras as soon as Keras is imported, and not before.
+
+``keras.models.load_model`` finds classes of other packages only in Keras' own registry, and importing Keras takes
+seconds, which ``tfqat --help`` must not wait for. So whichever of the two is imported first, the layers are registered
+right after Keras has loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+REGISTERED = "tfqat.rewrite.model"
+
+
+def install() -> None:
+    """Registers now where Keras is loaded already, else arranges for it."""
+    if hasattr(sys.modules.get("keras"), "saving"):
+        importlib.import_module(REGISTERED)
+    elif not any(isinstance(finder, _KerasFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _KerasFinder())
+
+
+class _KerasFinder(MetaPathFinder):
+    """Finds Keras as usual, and lets what follows its import be done by _KerasLoader."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _KerasLoader(spec.loader)
+        return spec
+
+
+class _KerasLoader(Loader):
+    """Keras' own loader, followed by the registration."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        importlib.import_module(REGISTERED)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.loader, name)

@@ -1,0 +1,1 @@
+"""Models: the float Keras models that a spec names, and the reading of model files."""

@@ -1,0 +1,113 @@
+"""Zoo: the float model that a spec describes, by architecture, checkpoint or the user's own function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfqat.data import input_shape
+from tfqat.data.user_function import call_with, user_function
+from tfqat.errors import TfqatError
+from tfqat.models.load import load_model
+from tfqat.models.resnet8 import resnet8
+from tfqat.models.weights import load_weights
+
+# Models of tfqat's own: name -> function of input_shape and num_classes.
+OWN: dict[str, Callable[..., keras.Model]] = {"resnet8": resnet8}
+IMAGENET_CLASSES = 1000
+
+
+def build_model(spec: Any) -> keras.Model:
+    """The float model of ``spec``, its weights drawn from ``spec.random_seed``, checked against the spec's data.
+
+    A ``python`` function is called with ``input_shape`` and ``num_classes``, where it has such arguments.
+    With ImageNet weights and another number of classes than 1000, the top is replaced by a new Dense.
+
+    Raises:
+        TfqatError: a model that cannot be built or read, or does not fit the spec's images and classes.
+    """
+    section = spec.model
+    keras.utils.set_random_seed(spec.random_seed)
+    shape = tuple(section.input_shape or input_shape(spec.dataset))
+    if section.checkpoint:
+        model = load_model(section.checkpoint)
+    elif section.python:
+        model = _from_function(section, shape)
+    else:
+        model = _from_architecture(section, shape)
+    _check_fit(model, shape, section)
+    return model
+
+
+def _from_architecture(section: Any, shape: tuple[int, ...]) -> keras.Model:
+    build = OWN.get(section.architecture) or getattr(keras.applications, section.architecture, None)
+    if build is None:
+        raise TfqatError(f"model_config.architecture: Keras {keras.__version__} has no {section.architecture}.")
+    options = section.options.given()
+    try:
+        if section.architecture in OWN:
+            model = build(shape, section.num_classes)
+        elif section.weights == "imagenet":
+            return _pretrained(build, shape, section.num_classes, options)
+        else:
+            model = build(weights=None, input_shape=shape, classes=section.num_classes, **options)
+        if section.weights:
+            load_weights(model, Path(section.weights))
+    except (TypeError, ValueError, OSError, KeyError) as error:
+        raise TfqatError(
+            f"model_config: {section.architecture} cannot be built with input_shape {shape}, num_classes "
+            f"{section.num_classes}, weights {section.weights} and options {options}: {error}"
+        ) from error
+    return model
+
+
+def _pretrained(build: Callable[..., keras.Model], shape: tuple[int, ...], classes: int, options: Any) -> keras.Model:
+    """With ImageNet weights, which Keras downloads once."""
+    if classes == IMAGENET_CLASSES:
+        return build(weights="imagenet", input_shape=shape, **options)
+    base = build(weights="imagenet", include_top=False, pooling="avg", input_shape=shape, **options)
+    top = keras.layers.Dense(classes, activation="softmax", name="predictions")
+    return keras.Model(base.inputs, top(base.outputs[0]), name=base.name)
+
+
+def _from_function(section: Any, shape: tuple[int, ...]) -> keras.Model:
+    function = user_function(section.python, "model_config.python")
+    model = call_with(function, {"input_shape": shape, "num_classes": section.num_classes})
+    if not isinstance(model, keras.Model):
+        raise TfqatError(
+            f"model_config.python: {section.python} must return a keras.Model, returned {type(model).__name__}."
+        )
+    if not model.built:
+        model.build((None, *shape))
+    return model
+
+
+def _fits(size: int | None, wanted: int) -> bool:
+    return size is None or size == wanted
+
+
+def _check_fit(model: keras.Model, shape: tuple[int, ...], section: Any) -> None:
+    """Raises TfqatError unless the model maps one image of the data to one score a class."""
+    source = section.checkpoint or section.python or section.architecture
+    outputs = model.outputs if hasattr(model, "outputs") else [model.compute_output_spec(keras.Input(shape))]
+    inputs = model.inputs if hasattr(model, "inputs") else [keras.Input(shape)]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise TfqatError(
+            f"model_config: {source} has {len(inputs)} inputs and {len(outputs)} outputs; the commands expect one of "
+            "each. Train such a model from Python: tfqat.prepare, and fit or a loop of your own."
+        )
+    received = tuple(inputs[0].shape[1:])
+    if len(received) != len(shape) or not all(map(_fits, received, shape)):
+        raise TfqatError(
+            f"model_config: {source} takes images of shape {received}; expected {tuple(shape)}, as dataset_config has "
+            "them. Change dataset_config (image_size) or the model."
+        )
+    classes, expected = tuple(outputs[0].shape[1:]), section.num_classes
+    if len(classes) != 1 or (expected is not None and classes != (expected,)):
+        raise TfqatError(
+            f"model_config: {source} has outputs of shape {classes}; expected ({expected or 'classes'},), one score a "
+            "class. Change model_config.num_classes or the model."
+        )

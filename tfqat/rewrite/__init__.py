@@ -1,0 +1,1 @@
+"""Rewriting: a float Keras model made into one that quantizes itself, and back."""

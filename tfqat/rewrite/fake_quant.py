@@ -1,0 +1,85 @@
+"""Fake quantization: a tensor rounded to its integers and back, with a straight-through gradient; any Keras backend.
+
+Kernels:      q(x) = s * round(x / s),  s = max|x| / qmax per channel,  dq/dx = 1 (nothing is clipped)
+Activations:  q(x) = s * clip(round(x / s), qmin, qmax),  dq/dx = 1 inside the range and 0 outside
+              (arXiv:1308.3432 for the straight-through estimator, arXiv:1712.05877 for its use here)
+Learned:      the same q(x), and dq/ds = round(x / s) - x / s inside, qmin or qmax outside, divided by sqrt(n * qmax)
+              (LSQ, arXiv:1902.08153, sections 2.1 and 2.2)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfqat.core.scheme import SCALE_FLOOR, Scheme
+
+FLOOR = float(SCALE_FLOOR)
+
+
+def kernel_scale(kernel: Any, scheme: Scheme) -> Any:
+    """``max|kernel| / qmax`` per channel, shaped to multiply the kernel; symmetric schemes only."""
+    rank = len(kernel.shape)
+    channels = {rank + axis for axis in scheme.axis}
+    others = tuple(axis for axis in range(rank) if axis not in channels)
+    largest = ops.max(ops.abs(kernel), axis=others, keepdims=True)
+    return ops.maximum(largest / float(scheme.qmax), FLOOR)
+
+
+def fake_quantize_kernel(kernel: Any, scheme: Scheme) -> Any:
+    """The kernel on its integer grid, rounded half to even; the gradient passes unchanged, since nothing is clipped."""
+
+    @ops.custom_gradient
+    def rounded(values: Any) -> Any:
+        scale = kernel_scale(values, scheme)
+
+        def gradient(*arguments: Any, upstream: Any = None) -> Any:
+            return arguments[0] if upstream is None else upstream
+
+        return ops.round(values / scale) * scale, gradient
+
+    return rounded(kernel)
+
+
+def bounds(extent: Any, scheme: Scheme) -> tuple[Any, Any]:
+    """The lowest and highest real value of a tensor (two scalars) whose extent is known.
+
+    ``extent`` holds ``[max|x|]`` for a symmetric scheme, ``[max(-x), max(x)]`` for an asymmetric one.
+    """
+    if scheme.symmetric:
+        scale = ops.maximum(extent[0] / float(scheme.qmax), FLOOR)
+        return scale * float(scheme.qmin), scale * float(scheme.qmax)
+    low, high = -ops.maximum(extent[0], 0.0), ops.maximum(extent[1], 0.0)
+    return low, ops.maximum(high, low + FLOOR * (scheme.qmax - scheme.qmin))
+
+
+def fake_quantize(inputs: Any, extent: Any, scheme: Scheme) -> Any:
+    """The tensor on the integer grid of its extent; values outside are clipped and get no gradient.
+
+    On the TensorFlow backend this is the fused kernel, which rounds half up where exporters round half to even: the
+    two differ by one step at exact ties only.
+    """
+    low, high = bounds(extent, scheme)
+    return keras.quantizers.fake_quant_with_min_max_vars(
+        inputs, low, high, num_bits=scheme.bits, narrow_range=scheme.narrow
+    )
+
+
+def fake_quantize_learned(inputs: Any, extent: Any, scheme: Scheme) -> Any:
+    """``fake_quantize`` whose extent gets LSQ's gradient; symmetric schemes only."""
+    scale = ops.maximum(extent[0] / float(scheme.qmax), FLOOR)
+    size = ops.cast(ops.size(inputs), "float32")
+    damping = ops.rsqrt(size * float(scheme.qmax))
+    scale = scale * damping + ops.stop_gradient(scale * (1.0 - damping))
+    clipped = ops.clip(inputs / scale, float(scheme.qmin), float(scheme.qmax))
+    return (clipped + ops.stop_gradient(ops.round(clipped) - clipped)) * scale
+
+
+def extent_of(inputs: Any, scheme: Scheme, nonnegative: bool) -> Any:
+    """The extent of the values at hand; ``nonnegative`` saves looking for negative ones."""
+    if scheme.symmetric:
+        return ops.reshape(ops.max(inputs if nonnegative else ops.abs(inputs)), (1,))
+    lowest = ops.zeros(()) if nonnegative else -ops.min(inputs)
+    return ops.stack([lowest, ops.max(inputs)])

@@ -1,0 +1,87 @@
+"""Finalize: the trained model made inference-only; BatchNorm folded, kernels on their grid, ranges frozen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import keras
+import numpy as np
+
+from tfqat.core.scheme import SCALE_FLOOR
+from tfqat.errors import TfqatError
+from tfqat.graph.build import build
+from tfqat.graph.graph import Graph, Op, bypass, replace_ops
+from tfqat.graph.kinds import IDENTITY
+from tfqat.graph.view import view
+from tfqat.rewrite.fold import fold_batch_norms
+from tfqat.rewrite.kernels import QuantizedKernel
+from tfqat.rewrite.model import QuantizedModel
+from tfqat.rewrite.quantizer import RangeEstimator
+
+
+def finalize(model: QuantizedModel) -> QuantizedModel:
+    """A new model for inference: BatchNorm folded, kernels ``s * q``, ranges frozen, dropout gone.
+
+    Its outputs are those of the trained model in evaluation, up to float rounding. A finalized model is returned as
+    it is.
+
+    Raises:
+        TfqatError: the model was not made by ``prepare``, or a Quantizer has seen no data.
+    """
+    if not isinstance(model, QuantizedModel):
+        raise TfqatError(
+            f"Model {model.name!r} is a {type(model).__name__}, not one that tfqat.prepare returned; prepare it, "
+            "calibrate it, train it, then finalize it."
+        )
+    if model.finalized:
+        return model
+    graph = view(model)
+    _check_seen(graph)
+    graph = replace_ops(graph, _frozen)
+    graph = _without_identities(fold_batch_norms(graph))
+    return build(graph, partial(QuantizedModel, placement=model.placement, finalized=True))
+
+
+def _check_seen(graph: Graph) -> None:
+    layers = {op.inputs[0]: op.source.built for op in graph.ops if isinstance(op.source.built, RangeEstimator)}
+    unseen = [tensor for tensor, layer in layers.items() if not layer.has_data]
+    if unseen:
+        names = ", ".join(unseen[:10]) + (f" and {len(unseen) - 10} more" if len(unseen) > 10 else "")
+        raise TfqatError(
+            f"{len(unseen)} of {len(layers)} Quantizers have seen no data: {names}. "
+            "Run tfqat.calibrate on representative data, or train, first."
+        )
+
+
+def _frozen(op: Op) -> Op:
+    """The op with nothing left to learn."""
+    layer = op.source.built
+    if isinstance(layer, RangeEstimator):
+        return _with_fixed_range(op, layer)
+    if isinstance(layer, QuantizedKernel):
+        return _with_rounded_kernel(op, layer)
+    return op
+
+
+def _with_fixed_range(op: Op, layer: RangeEstimator) -> Op:
+    fixed = {"ranges": "fixed", "group": None, "freeze_step": None, "trainable": False}
+    extent = np.asarray(keras.ops.convert_to_numpy(layer.shared_extent()))
+    # The group's range is resolved here: from now on each Quantizer stands alone.
+    values = (extent, np.float32(1), np.float32(1))
+    return replace(op, source=replace(op.source, config={**op.source.config, **fixed}, values=values, built=None))
+
+
+def _with_rounded_kernel(op: Op, layer: QuantizedKernel) -> Op:
+    encoding = layer.kernel_encoding()
+    kernel = keras.ops.convert_to_numpy(op.source.values[0])
+    bias = [keras.ops.convert_to_numpy(value) for value in op.source.values[1:]]
+    scale = np.maximum(encoding.scale, SCALE_FLOOR)
+    values = (encoding.fake_quantize(kernel), *bias, scale)
+    config = {**op.source.config, "finalized": True, "trainable": False}
+    return replace(op, source=replace(op.source, config=config, values=values, built=None))
+
+
+def _without_identities(graph: Graph) -> Graph:
+    # One stays: a model output needs an op to come from.
+    return bypass(graph, [op.name for op in graph.ops if op.kind in IDENTITY and op.inputs[0] not in graph.inputs])

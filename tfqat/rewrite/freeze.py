@@ -1,0 +1,23 @@
+"""Freeze: ranges and BatchNorm statistics stop moving; weights go on learning."""
+
+from __future__ import annotations
+
+import keras
+
+from tfqat.errors import TfqatError
+from tfqat.rewrite.model import batch_norm_layers, range_layers
+
+
+def freeze(model: keras.Model) -> None:
+    """Stops the ranges and the BatchNorm statistics of a prepared model where they are, in any training loop.
+
+    Raises:
+        TfqatError: the model has no Quantizers.
+    """
+    ranges = range_layers(model)
+    if not ranges:
+        raise TfqatError(f"Model {model.name!r} has no Quantizers to freeze; give the one that tfqat.prepare returned.")
+    for estimator in ranges:
+        estimator.freeze()
+    for norm in batch_norm_layers(model):
+        norm.freeze()

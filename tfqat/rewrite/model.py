@@ -1,0 +1,89 @@
+"""QuantizedModel: a flat functional Keras model that carries its Placement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from tfqat.graph.placement import Placement, placement_from_dict
+from tfqat.rewrite.batch_norm import FreezableBatchNormalization
+from tfqat.rewrite.kernels import QuantizedKernel
+from tfqat.rewrite.quantizer import RangeEstimator
+
+
+@keras.saving.register_keras_serializable("tfqat")
+class QuantizedModel(keras.Model):
+    """A model with quantized layers and Quantizers, and the plan by which they were put there.
+
+    Made by ``prepare`` (``finalized`` False) and ``finalize`` (True); saves and loads as any functional model.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        placement = kwargs.pop("placement", None)
+        finalized = kwargs.pop("finalized", False)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self._plan = _Plan(placement)
+        self.finalized = finalized
+        tie_groups(self)
+
+    @property
+    def placement(self) -> Placement:
+        """The plan that the model was made by."""
+        if self._plan.placement is None:
+            raise ValueError(
+                f"Model {self.name!r} was cloned without its placement: save and load it, or prepare it again."
+            )
+        return self._plan.placement
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        plan = self._plan.placement
+        return {**config, "placement": plan and plan.to_dict(), "finalized": self.finalized}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QuantizedModel:
+        config = dict(config)
+        plan, finalized = config.pop("placement", None), config.pop("finalized", False)
+        model = super().from_config(config, custom_objects=custom_objects)
+        model._plan = _Plan(plan and placement_from_dict(plan))
+        model.finalized = finalized
+        return model
+
+
+class _Plan:
+    """Holds the Placement where Keras does not track its dictionaries."""
+
+    def __init__(self, placement: Placement | None) -> None:
+        self.placement = placement
+
+
+def range_layers(model: keras.Model) -> list[RangeEstimator]:
+    """The Quantizers and observers of a model, in order."""
+    return [layer for layer in _layers(model) if isinstance(layer, RangeEstimator)]
+
+
+def kernel_layers(model: keras.Model) -> list[QuantizedKernel]:
+    """The layers with quantized kernels, in order."""
+    return [layer for layer in _layers(model) if isinstance(layer, QuantizedKernel)]
+
+
+def batch_norm_layers(model: keras.Model) -> list[FreezableBatchNormalization]:
+    """The BatchNormalization layers whose statistics can be frozen."""
+    return [layer for layer in _layers(model) if isinstance(layer, FreezableBatchNormalization)]
+
+
+def tie_groups(model: keras.Model) -> None:
+    """Ties the range layers of each group to each other."""
+    groups: dict[str, list[RangeEstimator]] = {}
+    for layer in range_layers(model):
+        if layer.group is not None:
+            groups.setdefault(layer.group, []).append(layer)
+    for members in groups.values():
+        for member in members:
+            member.tie(members)
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    yield from (layer for layer in model._flatten_layers(include_self=False, recursive=True))

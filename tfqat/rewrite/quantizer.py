@@ -1,0 +1,179 @@
+"""Quantizer: the layer that holds and learns the range of one tensor, and rounds the tensor to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfqat.core.encoding import Encoding
+from tfqat.core.scheme import Scheme, scale_and_zero_point
+from tfqat.rewrite.fake_quant import extent_of, fake_quantize, fake_quantize_learned
+from tfqat.rewrite.jit import jit_pays
+
+RANGES = ("moving_average", "learned", "fixed")
+# Until a tensor has been seen, a range that suits what follows a ReLU6; the first look replaces it.
+UNSEEN = 6.0
+
+
+class RangeEstimator(keras.layers.Layer):
+    """What Quantizer and RangeObserver have in common: a range, and how it follows the data.
+
+    ``extent`` holds ``[max|x|]`` (symmetric) or ``[max(-x), max(x)]``. A training step moves it by
+    ``extent += (observed - extent) * (1 - decay) / weight``, where ``weight = decay * weight + 1 - decay`` starts at
+    0: the moving average without the bias of its start (arXiv:1412.6980, section 3). A weight of 0 says that no data
+    has been seen. Evaluation never moves a range.
+
+    Args:
+        scheme: Scheme of the tensor, or its dictionary.
+        ranges: ``moving_average``, ``learned`` (by gradient) or ``fixed`` (only calibration sets it).
+        decay: of the moving average, from 0 to 1.
+        observe_fraction: share of the batch that is looked at, from above 0 to 1.
+        freeze_step: training step after which the range stays; None for never.
+        nonnegative: whether the tensor is known to have no negative values.
+        group: name of the group whose members share one range, None for none.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme | dict[str, Any],
+        ranges: str = "moving_average",
+        decay: float = 0.99,
+        observe_fraction: float = 1.0,
+        freeze_step: int | None = None,
+        nonnegative: bool = False,
+        group: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.scheme = scheme if isinstance(scheme, Scheme) else Scheme(**{**scheme, "axis": tuple(scheme["axis"])})
+        self.ranges, self.decay, self.observe_fraction = ranges, decay, observe_fraction
+        self.freeze_step, self.nonnegative, self.group = freeze_step, nonnegative, group
+        self.supports_jit = jit_pays()
+        self._tied = _Tied((self,))
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        state = {"trainable": False, "dtype": "float32", "autocast": False, "aggregation": "mean"}
+        size = 1 if self.scheme.symmetric else 2
+        learned = {**state, "trainable": self.ranges == "learned"}
+        start = keras.initializers.Constant(UNSEEN)
+        self.extent = self.add_weight(name="extent", shape=(size,), initializer=start, **learned)
+        self.weight = self.add_weight(name="weight", shape=(), initializer="zeros", **state)
+        self.frozen = self.add_weight(name="frozen", shape=(), initializer="zeros", **state)
+        if self.ranges == "learned":
+            self.held = self.add_weight(name="held", shape=(size,), initializer=start, **state)
+        if self.freeze_step is not None:
+            self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", **state)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        own = ("ranges", "decay", "observe_fraction", "freeze_step", "nonnegative", "group")
+        config = {"scheme": {**asdict(self.scheme), "axis": list(self.scheme.axis)}}
+        return {**super().get_config(), **config, **{key: getattr(self, key) for key in own}}
+
+    def tie(self, members: Sequence[RangeEstimator]) -> None:
+        """Shares one range, the largest, with the other members of the group."""
+        self._tied = _Tied(tuple(members))
+
+    def shared_extent(self) -> Any:
+        """The extent that quantizing reads: the largest in the group."""
+        if self.group is not None and len(self._tied.members) == 1:
+            raise ValueError(
+                f"Quantizer {self.name!r} shares its range with group {self.group!r}, but is not tied to it: load the "
+                "model with tfqat.load_model, or as the QuantizedModel that tfqat.prepare returned."
+            )
+        extent = self.own_extent()
+        for member in self._tied.members:
+            extent = extent if member is self else ops.maximum(extent, member.own_extent())
+        return extent
+
+    def own_extent(self) -> Any:
+        """The extent of this tensor alone; once frozen, a learned one is that of the moment of freezing."""
+        if self.ranges != "learned":
+            return self.extent
+        return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), ops.convert_to_tensor(self.extent))
+
+    def observe(self, inputs: Any) -> None:
+        """Moves the range towards the values at hand, unless it is frozen."""
+        every = max(1, round(1 / self.observe_fraction))
+        looked_at = ops.stop_gradient(inputs[::every] if every > 1 else inputs)
+        observed = extent_of(looked_at, self.scheme, self.nonnegative)
+        extent, before = ops.convert_to_tensor(self.extent), ops.convert_to_tensor(self.weight)
+        weight = before * self.decay + (1.0 - self.decay)
+        moves = self._moves(observed)
+        self.extent.assign(ops.where(moves, extent + (observed - extent) * ((1.0 - self.decay) / weight), extent))
+        self.weight.assign(ops.where(moves, weight, before))
+
+    def set_range(self, extent: Any) -> None:
+        """Sets the range from calibration; the moving average goes on from it."""
+        self.extent.assign(extent)
+        self.weight.assign(1.0)
+
+    def freeze(self) -> None:
+        """Stops the range where it is, in any loop, also one that was compiled before."""
+        if self.ranges == "learned" and not self.is_frozen:
+            # An optimizer that knows the extent may go on moving it, by momentum if not by gradient.
+            self.held.assign(np.array(ops.convert_to_numpy(self.extent)))
+        self.frozen.assign(1.0)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the range stays where it is."""
+        return float(ops.convert_to_numpy(self.frozen)) > 0.5
+
+    @property
+    def has_data(self) -> bool:
+        """Whether a batch, or a calibration, has set the range."""
+        return float(ops.convert_to_numpy(self.weight)) > 0
+
+    def encoding(self, origin: str = "learned") -> Encoding:
+        """What was learnt: the Encoding of the range as it stands, the group's where there is one."""
+        extent = ops.convert_to_numpy(self.shared_extent())
+        low, high = -extent[0], extent[-1]
+        return Encoding(self.scheme, *scale_and_zero_point(self.scheme, low, high), origin)
+
+    def _moves(self, observed: Any) -> Any:
+        # A batch with NaN or inf must not spoil the range that the last good checkpoint holds.
+        moves = ops.logical_and(self.frozen < 0.5, ops.all(ops.isfinite(observed)))
+        if self.freeze_step is None:
+            return moves
+        self.steps.assign(self.steps + 1.0)
+        return ops.logical_and(moves, self.steps <= float(self.freeze_step))
+
+
+class _Tied:
+    """The members of one group; a class of its own, so that Keras does not track them as each other's layers."""
+
+    def __init__(self, members: tuple[RangeEstimator, ...]) -> None:
+        self.members = members
+
+
+@keras.saving.register_keras_serializable("tfqat")
+class Quantizer(RangeEstimator):
+    """Rounds a tensor to the integers of its range, which it learns; see RangeEstimator.
+
+    Input and output: any shape, float; the output is ``scale * (q - zero_point)``.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        values = ops.cast(inputs, "float32")
+        if training and self.ranges == "moving_average":
+            self.observe(values)
+        quantize = fake_quantize_learned if self.ranges == "learned" else fake_quantize
+        return ops.cast(quantize(values, self.shared_extent(), self.scheme), inputs.dtype)
+
+
+@keras.saving.register_keras_serializable("tfqat")
+class RangeObserver(RangeEstimator):
+    """Watches the range of a tensor inside a fused block and passes it on unchanged; see RangeEstimator."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if training and self.ranges != "fixed":
+            self.observe(ops.cast(inputs, "float32"))
+        return inputs

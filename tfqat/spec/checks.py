@@ -1,0 +1,228 @@
+"""Checks: rules that compare several values of a spec; each says what is wrong at which key.
+
+A check runs where all the keys that it reads are free of other mistakes, so that one report names everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfqat.spec import keys, names
+from tfqat.spec.document import Path
+from tfqat.spec.report import Problem, shown
+from tfqat.targets import load_target, target_names
+
+CLASSES = {"digits": 10}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule.
+
+    Attributes:
+        key: the dotted key that is at fault.
+        reads: the dotted keys whose values ``find`` takes, in this order.
+        find: values -> what is wrong, or None.
+    """
+
+    key: str
+    reads: tuple[str, ...]
+    find: Callable[..., str | None]
+
+
+def problems(values: Mapping[str, Any], faulty: set[Path]) -> Iterator[Problem]:
+    """The Problems that the checks find in ``values``, of which the paths in ``faulty`` are wrong already."""
+    for check in CHECKS:
+        paths: list[Path] = [tuple(key.split(".")) for key in check.reads]
+        if any(_related(path, wrong) for path in paths for wrong in faulty):
+            continue
+        message = check.find(*(keys.value_or_default(path, values) for path in paths))
+        if message:
+            yield Problem(tuple(check.key.split(".")), message)
+    yield from _empty_rules(values, faulty)
+
+
+def _related(path: Path, wrong: Path) -> bool:
+    """Whether one is the other or lies within it. A mistake in a sibling (an unknown key) is no obstacle."""
+    length = min(len(path), len(wrong))
+    return path[:length] == wrong[:length]
+
+
+def _one_source(architecture: Any, checkpoint: Any, python: Any) -> str | None:
+    given = {"architecture": architecture, "checkpoint": checkpoint, "python": python}
+    stated = [f"{key}: {value}" for key, value in given.items() if value is not None]
+    if len(stated) == 1:
+        return None
+    received = " and ".join(stated) or "none of the three"
+    return f"received {received}, expected exactly one of architecture, checkpoint, python"
+
+
+def _classes_stated(classes: Any, architecture: Any) -> str | None:
+    if architecture is not None and classes is None:
+        return f"is missing; expected the number of classes of {architecture}"
+    return None
+
+
+def _classes_fit(classes: Any, kind: Any) -> str | None:
+    expected = CLASSES.get(kind)
+    if classes is None or expected is None or classes == expected:
+        return None
+    return f"received {classes}, expected {expected}, the number of classes of dataset_config.kind {kind}"
+
+
+def _something_to_train(epochs: Any, enable_qat: Any, weights: Any, architecture: Any) -> str | None:
+    if epochs or (enable_qat and architecture is None) or (enable_qat and weights is not None):
+        return None
+    if not enable_qat:
+        return "received 0 with enable_qat: false, so nothing would be trained; expected at least 1"
+    return (
+        f"received 0, so that random weights of {architecture} would be quantized; expected at least 1, or trained "
+        "weights (model_config.checkpoint, model_config.weights)"
+    )
+
+
+def _weights_fit(weights: Any, architecture: Any) -> str | None:
+    if weights is None:
+        return None
+    if architecture is None:
+        return f"received {weights!r} without architecture; a checkpoint or a function brings its own weights"
+    if weights == "imagenet" and architecture in names.ZOO:
+        return f"received imagenet, expected null or a .weights.h5 file: {architecture} has no published weights"
+    if weights != "imagenet" and not weights.endswith(".weights.h5"):
+        return f"received {weights!r}, expected imagenet or the path of a .weights.h5 file"
+    return None
+
+
+def _options_fit(options: Any, architecture: Any) -> str | None:
+    stated = _plain(options)
+    allowed = names.options_of(architecture) if architecture else ()
+    wrong = [name for name, value in stated.items() if value is not None and name not in allowed]
+    if not wrong:
+        return None
+    takes = f"{architecture} takes {', '.join(allowed) or 'no options'}" if architecture else "they need architecture"
+    return f"received {', '.join(wrong)}; {takes}"
+
+
+def _shape_fits(shape: Any, size: Any, kind: Any) -> str | None:
+    if shape is None or size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    if [height, width] == list(shape[:2]):
+        return None
+    return f"received {shown(list(shape))}, but {kind} images are {height} x {width} (dataset_config.image_size)"
+
+
+def _channels_fit(shape: Any, kind: Any) -> str | None:
+    channels = {"digits": 1, "image_folder": 3}.get(kind)
+    if shape is None or channels is None or shape[2] == channels:
+        return None
+    return f"received {shape[2]} channels, but {kind} images have {channels}"
+
+
+def _labels_named(labels: Any, images: Any) -> str | None:
+    if images is not None and labels is None:
+        return f"is null, expected the name of the labels of x_test {images!r}"
+    if images is None and labels not in (None, "y_test"):
+        return f"received {labels!r}, which is not read since x_test is null; expected null"
+    return None
+
+
+def _held_out(fraction: Any, images: Any, kind: Any) -> str | None:
+    if kind != "npz" or (fraction is None) != (images is None):
+        return None
+    if fraction is None:
+        return "is missing; expected a number between 0 and 1, since x_test is null and no images are held out"
+    return f"received {fraction} beside x_test {images!r}; expected one of them; x_test: null holds the fraction out"
+
+
+def _only_for(choices: tuple[str, ...], default: Any) -> Callable[[Any, Any], str | None]:
+    """An option that only some choices honor must keep its default with the others."""
+
+    def find(value: Any, choice: Any) -> str | None:
+        if value == default or choice in choices:
+            return None
+        return f"received {value}, which {choice} does not use; expected it with {' or '.join(choices)} only"
+
+    return find
+
+
+def _formats_fit(formats: Any, target: Any) -> str | None:
+    if target not in target_names():
+        return None
+    written = load_target(target).exporters
+    wrong = [name for name in formats if name not in written]
+    if not wrong:
+        return None
+    nearest = names.near(wrong[0], written)
+    hint = f"; did you mean {nearest}?" if nearest else ""
+    return f"received {', '.join(wrong)}, expected formats of the target {target}: {', '.join(written)}{hint}"
+
+
+def _cache_readable(version: Any, formats: Any) -> str | None:
+    if "tensorrt" not in formats or int(str(version).split(".")[0]) <= 10:
+        return None
+    return (
+        f"received {version}: TensorRT 11 and later read no calibration cache, only model.qdq.onnx; expected up to 10"
+    )
+
+
+def _int8_weights_readable(int8: Any, version: Any) -> str | None:
+    if not int8 or int(str(version).split(".")[0]) >= 10:
+        return None
+    return f"received true, which TensorRT {version} cannot read; expected false, or tensorrt_version from 10.0 on"
+
+
+def _empty_rules(values: Mapping[str, Any], faulty: set[Path]) -> Iterator[Problem]:
+    base: Path = ("quantization_config", "rules")
+    rules = keys.value_at(base, values)
+    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+        path = (*base, index)
+        if any(_related(path, wrong) for wrong in faulty):
+            continue
+        if rule.get("quantize") is None and rule.get("relu6") is None:
+            yield Problem(
+                path, f"received a rule for {rule['match']!r} that asks for nothing; expected quantize or relu6"
+            )
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    return section if isinstance(section, dict) else section.model_dump()
+
+
+_MODEL, _DATA, _TRAIN, _QUANT, _EXPORT = (
+    "model_config",
+    "dataset_config",
+    "training_config",
+    "quantization_config",
+    "export_config",
+)
+_ARCHITECTURE, _KIND = f"{_MODEL}.architecture", f"{_DATA}.kind"
+_RANGES, _VERSION = f"{_QUANT}.ranges", f"{_EXPORT}.tensorrt_version"
+
+
+def _check(key: str, find: Callable[..., str | None], *others: str) -> Check:
+    return Check(key, (key, *others), find)
+
+
+CHECKS = (
+    Check(_MODEL, (_ARCHITECTURE, f"{_MODEL}.checkpoint", f"{_MODEL}.python"), _one_source),
+    _check(f"{_MODEL}.num_classes", _classes_stated, _ARCHITECTURE),
+    _check(f"{_MODEL}.num_classes", _classes_fit, _KIND),
+    _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE),
+    _check(f"{_MODEL}.options", _options_fit, _ARCHITECTURE),
+    _check(f"{_MODEL}.input_shape", _shape_fits, f"{_DATA}.image_size", _KIND),
+    _check(f"{_MODEL}.input_shape", _channels_fit, _KIND),
+    _check(f"{_DATA}.y_test", _labels_named, f"{_DATA}.x_test"),
+    _check(f"{_DATA}.validation_fraction", _held_out, f"{_DATA}.x_test", _KIND),
+    _check(f"{_TRAIN}.float_epochs", _something_to_train, f"{_TRAIN}.enable_qat", f"{_MODEL}.weights", _ARCHITECTURE),
+    _check(f"{_TRAIN}.optimizer.momentum", _only_for(("sgd",), 0.9), f"{_TRAIN}.optimizer.name"),
+    _check(f"{_QUANT}.calibration.percentile", _only_for(("percentile",), 99.99), f"{_QUANT}.calibration.method"),
+    _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),
+    _check(f"{_QUANT}.observe_fraction", _only_for(("moving_average",), 1.0), _RANGES),
+    _check(f"{_QUANT}.freeze_step", _only_for(("moving_average", "learned"), None), _RANGES),
+    _check(f"{_EXPORT}.formats", _formats_fit, f"{_QUANT}.target"),
+    _check(_VERSION, _cache_readable, f"{_EXPORT}.formats"),
+    _check(f"{_EXPORT}.int8_weights", _int8_weights_readable, _VERSION),
+)

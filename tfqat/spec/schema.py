@@ -1,0 +1,243 @@
+"""Spec: everything one run needs to know, as frozen values with closed keys; its YAML form is what users write.
+
+Types are strict: a number in quotes is a text and refused, and so is ``1`` where true or false is wanted. A whole
+number is accepted where a fractional one is expected. Rules that look at one value are here, rules that compare
+several are in ``checks``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from tfqat.spec import names
+from tfqat.targets import target_names
+
+T = TypeVar("T")
+
+
+def _wrong(expected: str, nearest: str | None = None) -> PydanticCustomError:
+    """An error that says what was expected; what was received and where is added by ``report``."""
+    context = {"expected": expected} | ({"nearest": nearest} if nearest else {})
+    return PydanticCustomError("tfqat", "expected {expected}", context)
+
+
+def _one_of(word: str, choices: tuple[str, ...], expected: str) -> str:
+    if word not in choices:
+        raise _wrong(expected, names.near(word, choices))
+    return word
+
+
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise _wrong(expected)
+        return text
+
+    return AfterValidator(check)
+
+
+def _architecture(word: str) -> str:
+    zoo = ", ".join(names.ZOO)
+    return _one_of(word, (*names.ZOO, *names.APPLICATIONS), f"{zoo} or the name of a model of keras.applications")
+
+
+def _target(word: str) -> str:
+    return _one_of(word, target_names(), f"one of: {', '.join(target_names())}")
+
+
+def _version(text: str) -> str:
+    """``major.minor.patch``; a missing patch is 0, a fourth number (NVIDIA's build number) is left out."""
+    if not re.fullmatch(r"[1-9]\d?\.\d{1,2}(\.\d{1,2}(\.\d{1,4})?)?", text, re.ASCII):
+        raise _wrong('a TensorRT version in quotes, such as "8.6.1"')
+    major, minor, patch = (int(part) for part in f"{text}.0".split(".")[:3])
+    # The header of a cache has one digit for the minor version below 10: 8.10 and 9.0 would be the same number.
+    if major < 10 and minor > 9:
+        raise _wrong('a TensorRT version in quotes, such as "8.6.1", with a minor version up to 9')
+    return f"{major}.{minor}.{patch}"
+
+
+def _pair(value: Any) -> Any:
+    """An int is a square."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) != len(values):
+        raise _wrong("each entry once")
+    return values
+
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=8192)]
+Size = Annotated[tuple[Side, Side], Field(strict=False), BeforeValidator(_pair)]
+Text = Annotated[str, _matching(r"(?s).*\S.*", "a text that is not empty")]
+Function = Annotated[str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", 'a function as "package.module:function"')]
+TensorName = Annotated[str, _matching(r"[!-+.-9;-~-]+", "an ASCII tensor name without blanks, ':' or ','")]
+TensorNames = Annotated[tuple[TensorName, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)]
+
+
+class Section(BaseModel):
+    """A mapping of the spec: unknown keys are errors, values are never converted, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Augment(Section):
+    """Random changes of training images."""
+
+    flip: bool = False  # left to right, half of the time
+    crop: bool = False  # a random part, resized to image_size
+
+
+class Digits(Section):
+    """scikit-learn's handwritten digits: 1,797 images of 8 x 8, ten classes, no download."""
+
+    kind: Literal["digits"]
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    batch_size: Positive = 64
+
+
+class ImageFolder(Section):
+    """One folder a class, below a folder for training and one for validation."""
+
+    kind: Literal["image_folder"]
+    train_dir: Text
+    val_dir: Text
+    image_size: Size = (224, 224)  # a side, or [height, width]
+    batch_size: Positive = 32
+    preprocessing: Literal["caffe", "torch", "tf", "none"] = "tf"
+    augment: Augment = Augment()
+    skip_corrupt: bool = False
+
+
+class Npz(Section):
+    """Arrays of one .npz file. Without test arrays (``x_test: null``), ``validation_fraction`` is held out."""
+
+    kind: Literal["npz"]
+    path: Text
+    x_train: Text = "x_train"
+    y_train: Text = "y_train"
+    x_test: Text | None = "x_test"
+    y_test: Text | None = "y_test"
+    image_size: Size | None = None  # resize to this; null keeps the size in the file
+    scale: Annotated[float, Field(gt=0)] | None = None  # null: integers are divided by their type's maximum
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    batch_size: Positive = 64
+
+
+class Python(Section):
+    """A function of the user's own that returns batched tf.data datasets."""
+
+    kind: Literal["python"]
+    function: Function
+
+
+Dataset = Annotated[Digits | ImageFolder | Npz | Python, Field(discriminator="kind")]
+
+
+class ModelOptions(Section):
+    """Arguments of a keras.applications function; which model takes which is in ``names``."""
+
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    depth_multiplier: Positive | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
+    include_preprocessing: bool | None = None
+    minimalistic: bool | None = None
+
+    def given(self) -> dict[str, bool | int | float]:
+        """The options that the spec states, as keyword arguments."""
+        return self.model_dump(exclude_none=True)
+
+
+class Model(Section):
+    """The float model: exactly one of architecture, checkpoint and python."""
+
+    architecture: Annotated[Text, AfterValidator(_architecture)] | None = None
+    checkpoint: Annotated[str, _matching(r".*\S.*\.(keras|h5)", "the path of a .keras or .h5 file")] | None = None
+    python: Function | None = None
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+    input_shape: Annotated[tuple[Side, Side, Positive], Field(strict=False)] | None = None  # [height, width, channels]
+    weights: Text | None = None  # imagenet, or a .weights.h5 file; null starts from random weights
+    options: ModelOptions = ModelOptions()
+
+
+class Optimizer(Section):
+    """What moves the weights, in both phases."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    schedule: Literal["constant", "cosine"] = "cosine"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd only
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Training(Section):
+    """Float epochs, then (``enable_qat``) quantization-aware epochs."""
+
+    enable_qat: bool = True
+    float_epochs: Count = 0
+    num_epochs: Count = 4  # of quantization-aware training; 0 only calibrates
+    optimizer: Optimizer = Optimizer()
+    qat_learning_rate: Annotated[float, Field(gt=0)] | None = None  # null: a tenth of learning_rate
+    tensorboard: bool = False
+
+
+class Calibration(Section):
+    """How first ranges are found from data."""
+
+    method: Literal["minmax", "percentile", "mse"] = "mse"
+    batches: Positive = 8
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.99
+
+
+class Rule(Section):
+    """What is done with the ops whose name matches; ``null`` leaves a question to the target."""
+
+    match: Text  # a name, or a pattern with * and ?
+    quantize: bool | None = None
+    relu6: bool | None = None
+
+
+class Quantization(Section):
+    """Which accelerator, and how ranges are found."""
+
+    target: Annotated[str, AfterValidator(_target)] = "tensorrt"
+    calibration: Calibration = Calibration()
+    ranges: Literal["moving_average", "learned", "fixed"] = "moving_average"
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    observe_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze_step: Count | None = None
+    relu6: Annotated[
+        tuple[Literal["relu", "leaky_relu", "prelu", "elu"], ...], Field(strict=False), AfterValidator(_distinct)
+    ] = ("relu", "leaky_relu", "prelu", "elu")
+    rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
+    strict: bool = False
+
+
+class Export(Section):
+    """Which files are written, and for which reader."""
+
+    formats: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)] = ("tensorrt",)
+    tensorrt_version: Annotated[str, AfterValidator(_version)] = "8.6.1"
+    opset: Annotated[int, Field(ge=13, le=21)] = 17
+    int8_weights: bool = False
+    input_names: TensorNames | None = None
+    output_names: TensorNames | None = None
+
+
+class Spec(Section):
+    """One run, whole. The YAML keys of the sections end in ``_config``."""
+
+    results_dir: Text
+    random_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+    dataset: Dataset = Field(alias="dataset_config")
+    model: Model = Field(alias="model_config")
+    training: Training = Field(default=Training(), alias="training_config")
+    quantization: Quantization = Field(default=Quantization(), alias="quantization_config")
+    export: Export = Field(default=Export(), alias="export_config")

@@ -1,0 +1,1 @@
+"""Runs exported files with the runtime that will read them and compares them with the trained model."""

@@ -1,0 +1,165 @@
+"""Block judge: each block of the Q/DQ ONNX, fed the trained model's own input, against its own output, as integers.
+
+The model is cut at every quantized tensor that Keras knows: what follows its DequantizeLinear becomes an input, its
+QuantizeLinear's integers become an output, and one run judges all blocks, none of which sees the error of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tfqat.verification.keras_values import KerasValues
+from tfqat.verification.runner import Runner
+
+SAME_SHARE, LARGEST_STEP = 0.999, 1
+# A value on the edge between two integers, as far as float32 can tell, may be rounded to either. An average of four or
+# six integers lies there often (pooling at borders), and the kernel that Keras trains with rounds half up.
+EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class BlockScore:
+    """How one block's output agrees.
+
+    Attributes:
+        tensor: its name.
+        elements: how many were compared.
+        differing: how many are on another integer, edges left out.
+        edges: how many more are on another integer, one step apart, with Keras' value on the edge between the two.
+        largest: the farthest apart, in steps.
+    """
+
+    tensor: str
+    elements: int
+    differing: int
+    largest: int
+    edges: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least 99.9 % are on the same integer and the rest one step apart."""
+        # In a small tensor one element is more than 0.1 %: it may still lie on an edge.
+        allowed = max(1.0, (1 - SAME_SHARE) * self.elements)
+        return self.differing <= allowed and self.largest <= LARGEST_STEP
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One quantized tensor: names of its pair's nodes, and its numbers."""
+
+    tensor: str
+    quantized: str
+    dequantized: str
+    scale: np.float32
+    zero_point: int
+    low: int
+    high: int
+
+    def integers(self, values: np.ndarray) -> np.ndarray:
+        steps = np.rint(values.astype(np.float32) / self.scale).astype(np.int64) + self.zero_point
+        return np.clip(steps, self.low, self.high)
+
+
+def judge_blocks(
+    model: onnx.ModelProto,
+    keras_values: KerasValues,
+    inputs: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+) -> list[BlockScore]:
+    """The BlockScore of each tensor that both sides quantize.
+
+    Args:
+        model: Q/DQ ONNX.
+        keras_values: what the finalized model computes on ``inputs``.
+        inputs: ONNX input -> array.
+        names: ONNX tensor -> Keras tensor, for those whose names differ.
+    """
+    cuts = [cut for cut in _cuts(model) if names.get(cut.tensor, cut.tensor) in keras_values.after]
+    expected = {cut.tensor: keras_values.after[names.get(cut.tensor, cut.tensor)] for cut in cuts}
+    orders = _layouts(model, cuts, expected, inputs)
+    fed = {cut.dequantized: np.transpose(expected[cut.tensor], orders[cut.tensor]) for cut in cuts}
+    runner = Runner(_cut_model(model, cuts))
+    given = {name: inputs[name] if name in inputs else fed[name] for name in runner.inputs}
+    found = runner.run(given, [cut.quantized for cut in cuts])
+    raw = {cut.tensor: keras_values.before[names.get(cut.tensor, cut.tensor)] for cut in cuts}
+    return [
+        _score(cut, found[cut.quantized], fed[cut.dequantized], np.transpose(raw[cut.tensor], orders[cut.tensor]))
+        for cut in cuts
+    ]
+
+
+def _score(cut: _Cut, found: np.ndarray, after: np.ndarray, before: np.ndarray) -> BlockScore:
+    """Compares with the integers of Keras' value ``after`` its Quantizer; ``before`` it tells what is on an edge."""
+    apart = np.abs(found.astype(np.int64) - cut.integers(after))
+    steps = before[apart == 1] / cut.scale
+    edges = int(np.count_nonzero(np.abs(np.abs(steps - np.floor(steps)) - 0.5) <= EDGE * np.maximum(np.abs(steps), 1)))
+    return BlockScore(cut.tensor, apart.size, int(np.count_nonzero(apart)) - edges, int(apart.max(initial=0)), edges)
+
+
+def _cuts(model: onnx.ModelProto) -> list[_Cut]:
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    cuts = []
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in arrays and node.output[0] in readers:
+            scale = np.float32(numpy_helper.to_array(arrays[node.input[1]]))
+            zero_point = numpy_helper.to_array(arrays[node.input[2]])
+            limits = np.iinfo(zero_point.dtype)
+            name = node.name.removesuffix("/quantize")
+            back = readers[node.output[0]].output[0]
+            cuts.append(_Cut(name, node.output[0], back, scale, int(zero_point), int(limits.min), int(limits.max)))
+    return cuts
+
+
+def _layouts(
+    model: onnx.ModelProto, cuts: Sequence[_Cut], expected: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
+    """Tensor -> the order of Keras' axes in ONNX: of those that fit the shape, the one whose values agree best."""
+    runner = Runner(_with_outputs(model, [cut.quantized for cut in cuts]))
+    first = {name: value[:1] for name, value in inputs.items()}
+    found = runner.run(first, [cut.quantized for cut in cuts])
+    orders = {}
+    for cut in cuts:
+        values = cut.integers(expected[cut.tensor][:1])
+        target = found[cut.quantized].astype(np.int64)
+        fitting = list(_fitting(values.shape, target.shape))
+        if not fitting:
+            raise ValueError(f"Tensor {cut.tensor!r} has shape {target.shape} in ONNX and {values.shape} in Keras.")
+        orders[cut.tensor] = min(fitting, key=lambda o: int(np.abs(np.transpose(values, o) - target).sum()))
+    return orders
+
+
+def _fitting(shape: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The orders of axes, the batch first, that turn ``shape`` into ``wanted``."""
+    for order in permutations(range(1, len(shape))):
+        whole = (0, *order)
+        if tuple(shape[axis] for axis in whole) == tuple(wanted):
+            yield whole
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {info.name for info in copy.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return copy
+
+
+def _cut_model(model: onnx.ModelProto, cuts: Sequence[_Cut]) -> onnx.ModelProto:
+    """``model`` with the dequantized tensors as inputs and the integers as outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    ends = {cut.dequantized for cut in cuts}
+    kept = [node for node in copy.graph.node if node.output[0] not in ends]
+    del copy.graph.node[:], copy.graph.output[:]
+    copy.graph.node.extend(kept)
+    copy.graph.output.extend(onnx.ValueInfoProto(name=cut.quantized) for cut in cuts)
+    inputs = [helper.make_tensor_value_info(cut.dequantized, TensorProto.FLOAT, None) for cut in cuts]
+    copy.graph.input.extend(inputs)
+    return copy

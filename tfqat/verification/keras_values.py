@@ -1,0 +1,83 @@
+"""Keras values: every tensor of the finalized model on given images, which the ONNX files are judged against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfqat.graph.graph import Graph, Op
+from tfqat.graph.run import run
+from tfqat.graph.view import view
+
+QUANTIZER = "quantizer"
+
+
+@dataclass(frozen=True)
+class KerasValues:
+    """What the finalized model computes.
+
+    Attributes:
+        before: tensor -> its value as its op gives it.
+        after: the same after its Quantizer where one reads it, else the same value.
+        outputs: the model's outputs, in order.
+    """
+
+    before: Mapping[str, np.ndarray]
+    after: Mapping[str, np.ndarray]
+    outputs: tuple[np.ndarray, ...]
+
+
+def values_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> KerasValues:
+    """All tensors of ``model`` (finalized) on ``inputs`` (input tensor -> array)."""
+    graph = view(model)
+    tensors = {name: np.asarray(value) for name, value in run(graph, _tensors(inputs)).items()}
+    quantized = {op.inputs[0]: op.outputs[0] for op in graph.ops if op.kind == QUANTIZER}
+    after = {name: tensors[quantized.get(name, name)] for name in tensors}
+    return KerasValues(tensors, after, tuple(tensors[name] for name in graph.outputs))
+
+
+def noise_error(model: keras.Model, inputs: Mapping[str, np.ndarray], relative: float, seeds: int) -> list[float]:
+    """How far each output of ``model`` moves under noise, at most: relative L2 error of the centered values.
+
+    Each tensor that a Quantizer reads is multiplied by ``1 + relative * n`` with n from a normal distribution: what
+    another order of float additions may do to it. The largest of ``seeds`` runs counts.
+    """
+    graph = view(model)
+    read = {op.inputs[0] for op in graph.ops if op.kind == QUANTIZER}
+    plain = _outputs(graph, run(graph, _tensors(inputs)))
+    worst = [0.0] * len(plain)
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        start = {name: _noisy(value, relative, rng) if name in read else value for name, value in inputs.items()}
+
+        def disturb(op: Op, outputs: list[Any], rng: np.random.Generator = rng) -> list[Any]:
+            pairs = zip(op.outputs, outputs, strict=True)
+            return [_noisy(value, relative, rng) if name in read else value for name, value in pairs]
+
+        moved = _outputs(graph, run(graph, _tensors(start), visit=disturb))
+        worst = [max(w, centered_error(a, b)) for w, a, b in zip(worst, moved, plain, strict=True)]
+    return worst
+
+
+def centered_error(values: np.ndarray, reference: np.ndarray) -> float:
+    """Relative L2 error after the mean over the images (axis 0) is taken from each side; 0 where both are constant."""
+    difference = (values - values.mean(axis=0)) - (reference - reference.mean(axis=0))
+    size = float(np.linalg.norm(reference - reference.mean(axis=0)))
+    return float(np.linalg.norm(difference)) / size if size > 0 else float(np.linalg.norm(difference) > 0)
+
+
+def _noisy(value: Any, relative: float, rng: np.random.Generator) -> Any:
+    noise = 1 + relative * rng.standard_normal(value.shape)
+    return value * keras.ops.convert_to_tensor(noise.astype(np.float32))
+
+
+def _tensors(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: keras.ops.convert_to_tensor(value) for name, value in inputs.items()}
+
+
+def _outputs(graph: Graph, tensors: Mapping[str, Any]) -> list[np.ndarray]:
+    return [np.asarray(tensors[name], np.float64) for name in graph.outputs]

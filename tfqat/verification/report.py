@@ -1,0 +1,144 @@
+"""Report: how far the exported files agree with the trained model, stage by stage, and what is out of tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfqat.verification.blocks import BlockScore
+
+# How far a stage may be from the trained model.
+ACCURACY, AGREEMENT = 0.005, 0.99
+# End to end: at most this many times the trained model's own change under noise of this relative size.
+NOISE, NOISE_FACTOR, NOISE_SEEDS = 3e-7, 2.0, 4
+# Below this relative error nothing is wrong: a small model may have no value near an edge for noise to push over.
+NOISE_FLOOR = 1e-3
+
+QDQ, CACHE = "Q/DQ ONNX", "float ONNX + cache"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage on the given images.
+
+    Attributes:
+        name: the stage.
+        images: how many were run.
+        correct: how many had the label's class on top; None without labels.
+        agreeing: how many had the trained model's class on top; None where outputs are no classes.
+        error: relative L2 error of the centered outputs, the largest of all outputs; None where not judged.
+    """
+
+    name: str
+    images: int
+    correct: int | None = None
+    agreeing: int | None = None
+    error: float | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the images whose class is right, 0 to 1."""
+        return None if self.correct is None else self.correct / self.images
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the images whose class is the trained model's, 0 to 1."""
+        return None if self.agreeing is None else self.agreeing / self.images
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        trained: the trained model's own row.
+        rows: the rows of the files.
+        blocks: one score a quantized tensor of the Q/DQ ONNX.
+        noise: the trained model's own error under noise, end to end.
+        judged: how many images the blocks and the errors were judged on.
+        disagreements: scales that differ between files.
+        coverage: what the cache covers.
+    """
+
+    trained: Row
+    rows: tuple[Row, ...]
+    blocks: tuple[BlockScore, ...]
+    noise: float
+    judged: int
+    disagreements: tuple[str, ...] = ()
+    coverage: str = ""
+    problems: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "problems", tuple(_problems(self)))
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is within its tolerance."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        return "\n".join([*_lines(self), *(f"OUT OF TOLERANCE: {problem}" for problem in self.problems)])
+
+
+def top1(outputs: np.ndarray) -> np.ndarray | None:
+    """The class on top for each image (each place of an image); None where the last axis holds no classes."""
+    return outputs.argmax(axis=-1) if outputs.ndim >= 2 and outputs.shape[-1] > 1 else None
+
+
+def _problems(report: Report) -> list[str]:
+    found = list(report.disagreements)
+    for row in report.rows:
+        found += _row_problems(row, report.trained)
+    failed = [score for score in report.blocks if not score.passed]
+    if failed:
+        worst = max(failed, key=lambda score: score.differing / score.elements)
+        found.append(
+            f"{len(failed)} of {len(report.blocks)} blocks of the {QDQ} differ from the trained model, the worst is "
+            f"{worst.tensor!r}: {worst.differing} of {worst.elements} elements, up to {worst.largest} steps"
+        )
+    limit = NOISE_FACTOR * max(report.noise, NOISE_FLOOR)
+    qdq = next((row for row in report.rows if row.name == QDQ), None)
+    if qdq is not None and qdq.error is not None and not qdq.error <= limit:
+        found.append(f"{QDQ}: end-to-end error {qdq.error:.2e} is above {limit:.2e}")
+    return found
+
+
+def _row_problems(row: Row, trained: Row) -> list[str]:
+    found = []
+    if row.correct is not None and trained.correct is not None:
+        allowed = math.ceil(ACCURACY * row.images)
+        if abs(row.correct - trained.correct) > allowed:
+            found.append(
+                f"{row.name}: accuracy {row.accuracy:.2%} is more than {100 * ACCURACY:g} point from the trained "
+                f"model's {trained.accuracy:.2%}"
+            )
+    # Without labels the images may be noise, on which a net may sit on the edge between classes everywhere.
+    if row.correct is not None and row.agreeing is not None and row.images - row.agreeing > math.ceil((1 - AGREEMENT) * row.images):
+        found.append(f"{row.name}: names the trained model's class on {row.agreement:.2%} of the images, not 99 %")
+    return found
+
+
+def _lines(report: Report) -> Sequence[str]:
+    lines = [f"Cache: {report.coverage}."] if report.coverage else []
+    for row in report.rows:
+        parts = [f"{row.name}: {row.images} images"]
+        parts += [] if row.accuracy is None else [f"accuracy {row.accuracy:.2%} (QAT {report.trained.accuracy:.2%})"]
+        parts += [] if row.agreement is None else [f"same class as QAT on {row.agreement:.2%}"]
+        parts += [] if row.error is None else [f"end-to-end error {row.error:.2e}"]
+        lines.append(", ".join(parts))
+    if report.blocks:
+        same = 1 - sum(s.differing for s in report.blocks) / sum(s.elements for s in report.blocks)
+        farthest = max(score.largest for score in report.blocks)
+        least = 1 - max(s.differing / s.elements for s in report.blocks)
+        edges = sum(score.edges for score in report.blocks)
+        lines.append(
+            f"Blocks of the {QDQ}, each fed QAT's own input: {len(report.blocks)}, {same:.4%} of the elements on the "
+            f"same integer (least in one block {least:.4%}), the farthest {farthest} step apart"
+            + (f"; {edges} more lie on the edge between two integers" if edges else "")
+        )
+    lines.append(f"QAT's own end-to-end error under {NOISE:g} noise on {report.judged} images: {report.noise:.2e}")
+    return lines
