@@ -79,9 +79,7 @@ def test_crop_moves_training_images_and_cuts_the_middle_of_others(folders):
 def test_augmentation_is_a_function_of_seed_and_epoch(folders):
     dataset = spec(folders, augment=Augment(flip=True, crop=True))
     one, two = load(dataset, seed=4), load(dataset, seed=4)
-    np.testing.assert_array_equal(
-        arrays(one.train(2))[0], arrays(two.train_from(1).skip(two.steps).take(two.steps))[0]
-    )
+    np.testing.assert_array_equal(arrays(one.train(2))[0], arrays(two.train_from(1).skip(two.steps).take(two.steps))[0])
     assert (arrays(one.train(2))[0] != arrays(load(dataset, seed=5).train(2))[0]).any()
 
 

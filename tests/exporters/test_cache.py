@@ -128,7 +128,11 @@ ACCEPTED = {
     "bare zero": ("a: 0\n", "a", 0),
     "inf in hexadecimal": ("a: 7f800000\n", "a", 0x7F800000),
     "inf": ("a: inf\n", "a", 0x7F800000),
-    "spaces and brackets": ("(Unnamed Layer* 1) [Scale]_output: 3dcff4cf\n", "(Unnamed Layer* 1) [Scale]_output", 0x3DCFF4CF),
+    "spaces and brackets": (
+        "(Unnamed Layer* 1) [Scale]_output: 3dcff4cf\n",
+        "(Unnamed Layer* 1) [Scale]_output",
+        0x3DCFF4CF,
+    ),
     "CRLF": ("a: 3c010204\r\n", "a", 0x3C010204),
     "no final newline": ("a: 3c010204", "a", 0x3C010204),
 }
@@ -168,7 +172,7 @@ def test_refused_with_its_line(lines, number):
 
 @pytest.mark.parametrize("header", ["", "1", "TRT-8601", "TRT-8601-", "TRT-x-EntropyCalibration2", "trt-8601-E", "{}"])
 def test_another_header_is_refused(header):
-    with pytest.raises(CacheError, match="^line 1:"):
+    with pytest.raises(CacheError, match=r"^line 1:"):
         cache.parse(f"{header}\na: 3c010204\n")
 
 

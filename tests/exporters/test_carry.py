@@ -92,9 +92,7 @@ def test_the_inner_tensors_of_hard_sigmoid_are_computed():
     three = numpy_helper.from_array(np.float32(3), "three")
     six = numpy_helper.from_array(np.float32(6), "six")
     sixth = numpy_helper.from_array(np.float32(1 / 6), "sixth")
-    given = model(
-        node("Add", "x three", "sum"), node("Clip", "sum zero six", "clip"), node("Mul", "clip sixth", "y")
-    )
+    given = model(node("Add", "x three", "sum"), node("Clip", "sum zero six", "clip"), node("Mul", "clip sixth", "y"))
     given.graph.initializer.extend([three, six, sixth])
     found = carried(given, "x y", x=(-4, 4), y=(0, 1))
     assert found["sum"][0] == pytest.approx(7 / 127, rel=1e-6)

@@ -15,7 +15,9 @@ from tfqat.exporters import encodings
 from tfqat.exporters.encodings import EncodingsError
 
 normal = st.floats(2.0**-126, 2.0**100, width=32)
-schemes = st.builds(Scheme, bits=st.integers(2, 16), signed=st.booleans(), symmetric=st.booleans(), narrow=st.booleans())
+schemes = st.builds(
+    Scheme, bits=st.integers(2, 16), signed=st.booleans(), symmetric=st.booleans(), narrow=st.booleans()
+)
 
 
 @st.composite

@@ -31,7 +31,9 @@ WEIGHTED = {
 def kernel_of(shape: tuple[int, ...], axis: int) -> tuple[np.ndarray, Encoding]:
     """A kernel on its grid, its integers reaching 127 in each channel, and its Encoding."""
     values = RNG.normal(size=shape).astype("float32")
-    values *= np.expand_dims(np.arange(1, shape[axis] + 1), [i for i in range(len(shape)) if i != axis]).astype("float32")
+    values *= np.expand_dims(np.arange(1, shape[axis] + 1), [i for i in range(len(shape)) if i != axis]).astype(
+        "float32"
+    )
     scheme = Scheme(narrow=True, axis=(axis - len(shape),))
     encoding = encoding_of_values(scheme, values)
     return encoding.fake_quantize(values), encoding
@@ -59,7 +61,7 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("int8_weights", [False, True], ids=["float kernels", "int8 kernels"])
 @pytest.mark.parametrize("kind", WEIGHTED)
 def test_kernels_per_channel(kind, int8_weights):
-    model, kernel, encoding, shape = layer(kind)
+    model, _, encoding, shape = layer(kind)
     qdq = onnx_qdq.insert(model, Encodings("t", {}, {"w": encoding}), int8_weights)
     onnx.checker.check_model(qdq, full_check=True)
     axes = {n.op_type: n.attribute[0].i for n in qdq.graph.node if n.op_type.endswith("Linear")}

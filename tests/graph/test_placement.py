@@ -191,6 +191,11 @@ def test_a_bad_rule_is_an_error(zoo, rule, message):
         tfqat.placement(zoo.conv_net(), rules=[rule])
 
 
+def test_a_rule_that_cannot_be_honoured_is_an_error(zoo):
+    with pytest.raises(TfqatError, match=r"head/softmax \(softmax\): output layer"):
+        tfqat.placement(zoo.conv_net(), rules=[{"match": "head/softmax", "quantize": True}])
+
+
 def test_an_unknown_target_lists_the_valid_ones(zoo):
     with pytest.raises(TfqatError, match="Did you mean 'tensorrt'"):
         tfqat.placement(zoo.conv_net(), target="tensort")

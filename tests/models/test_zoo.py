@@ -82,12 +82,38 @@ def test_python_functions_get_the_arguments_that_they_have(user_module):
         assert tuple(model.compute_output_shape((None, 32, 32, 1))) == (None, 10)
 
 
+class Subclassed(keras.Model):
+    def __init__(self, classes, branch=False):
+        super().__init__()
+        self.norm, self.drop, self.top = layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(classes)
+        self.branch = branch
+
+    def call(self, images, training=None):
+        if self.branch and images[0, 0, 0, 0] > 0:
+            images = -images
+        x = self.drop(self.norm(layers.Flatten()(images), training=training), training=training)
+        return self.top(x)
+
+
+def test_a_subclassed_model_can_be_trained_and_saved(user_module, tmp_path):
+    user_module.make = lambda num_classes: Subclassed(num_classes)
+    model = build_model(spec({"python": "users_models:make", "num_classes": 10}))
+    images = np.random.default_rng(0).random((8, 32, 32, 1), np.float32)
+    outputs = [keras.ops.convert_to_numpy(model(images, training=mode)) for mode in (False, False, True)]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert (outputs[2] != outputs[1]).any()
+    model.save(tmp_path / "subclassed.keras")
+    again = build_model(spec({"checkpoint": str(tmp_path / "subclassed.keras")}))
+    np.testing.assert_array_equal(again(images, training=False), model(images, training=False))
+
+
 MISFITS = {
     "size": (lambda: net((16, 16, 1)), r"takes images of shape \(16, 16, 1\); expected \(32, 32, 1\)"),
     "channels": (lambda: net((32, 32, 3)), r"takes images of shape \(32, 32, 3\)"),
     "classes": (lambda: net(num_classes=7), r"outputs of shape \(7,\); expected \(10,\)"),
     "inputs": (lambda: net(inputs=2), "has 2 inputs and 1 outputs"),
     "headless": (lambda: keras.Sequential([keras.Input((32, 32, 1)), layers.ReLU()]), r"outputs of shape \(32, 32, "),
+    "branch": (lambda: Subclassed(10, branch=True), r"call\(\) of Subclassed failed on a symbolic image"),
     "no model": (lambda: 5, "must return a keras.Model, returned int"),
 }
 

@@ -9,6 +9,7 @@ import tfqat
 from tfqat.core.encoding import encoding_of_values
 from tfqat.errors import TfqatError
 from tfqat.graph.view import view
+from tfqat.rewrite.jit import jit_pays
 from tfqat.rewrite.kernels import QuantConv2D
 from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
 from tfqat.rewrite.prepare import relu6_model
@@ -144,6 +145,15 @@ def test_what_quantizers_round_is_on_the_grid(zoo):
         part = keras.Model(qat.inputs, layer.output)
         steps = np.array(part(x)) / layer.encoding().scale
         assert np.abs(steps - np.rint(steps)).max() < 1e-3
+
+
+@pytest.mark.skipif(jit_pays(), reason="XLA costs on TensorFlow's CPU only")
+def test_a_users_own_compile_does_not_turn_xla_on_where_it_costs(zoo):
+    qat = tfqat.prepare(zoo.conv_net())
+    qat.compile("sgd", "mse")
+    assert not qat.jit_compile
+    # Keras before 3.13 asks only the layers.
+    assert not any(layer.supports_jit for layer in [*range_layers(qat), *kernel_layers(qat)])
 
 
 def test_ranges_of_a_concat_are_one_after_training(zoo):

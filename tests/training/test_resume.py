@@ -83,10 +83,15 @@ def rows(results: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(file.read_text()))) if file.exists() else []
 
 
+def starts(results: Path) -> int:
+    file = results / "status.jsonl"
+    return file.read_text().count('"STARTED"') if file.exists() else 0
+
+
 def kill_after(spec: Path, results: Path, count: int, delay: float) -> None:
-    process = start(spec)
+    before, process = starts(results), start(spec)
     until = time.monotonic() + LIMIT
-    while not ((results / "status.jsonl").exists() and len(rows(results)) >= count):
+    while starts(results) == before or len(rows(results)) < count:
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < until
         time.sleep(0.01)

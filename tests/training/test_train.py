@@ -164,3 +164,11 @@ def test_the_folder_can_be_moved(make_spec, tmp_path, capsys):
     shutil.move(spec.results_dir, tmp_path / "moved")
     train(make_spec({"results_dir": str(tmp_path / "moved")}, enable_qat=False))
     assert "nothing was trained" in capsys.readouterr().out
+
+
+def test_what_cannot_be_prepared_is_found_before_the_float_phase(make_spec):
+    spec = make_spec({"quantization_config": {"rules": [{"match": "no_such_op", "quantize": False}]}})
+    with pytest.raises(TfqatError, match="no_such_op"):
+        train(spec)
+    assert [line["status"] for line in statuses(results_of(spec))] == ["STARTED", "FAILURE"]
+    assert not results_of(spec).checkpoints.exists()

@@ -17,7 +17,7 @@ from tfqat.exporters import cache, encodings, manifest, onnx_float, onnx_qdq
 from tfqat.verification.blocks import judge_blocks
 from tfqat.verification.files import disagreements, open_files
 from tfqat.verification.keras_values import centered_error, noise_error, values_of
-from tfqat.verification.runner import Runner, RunError
+from tfqat.verification.runner import RunError, Runner
 from tfqat.verification.simulation import SimulationError, simulate
 
 

@@ -13,7 +13,7 @@ from onnx import version_converter
 
 from tfqat.core.files import write_bytes
 from tfqat.errors import TfqatError
-from tfqat.exporters.onnx_names import Named, rename
+from tfqat.exporters.onnx_names import Named, checked_io, rename
 from tfqat.exporters.onnx_trace import trace
 from tfqat.graph.view import view
 
@@ -46,7 +46,8 @@ def convert(
     check_opset(opset)
     check_size(model)
     graph = view(model)
-    named = rename(trace(graph, min(opset, TF2ONNX_HIGHEST)), graph, input_names, output_names)
+    inputs, outputs = checked_io(graph, input_names, output_names)
+    named = rename(trace(graph, min(opset, TF2ONNX_HIGHEST)), graph, inputs, outputs)
     if opset > TF2ONNX_HIGHEST:
         named = Named(_upgraded(named.model, opset), named.tensors, named.nodes)
     onnx.checker.check_model(named.model, full_check=True)

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper
 
 from tfqat.errors import TfqatError
+from tfqat.exporters.onnx_fuse import fuse_dense, fuse_prelu
 from tfqat.exporters.onnx_trace import INPUT, MARKER, OUTPUT, Trace
 from tfqat.graph.graph import Graph
 from tfqat.graph.kinds import IDENTITY
@@ -51,20 +52,25 @@ class Named:
     nodes: Mapping[str, tuple[str, ...]]
 
 
-def rename(
-    trace: Trace, graph: Graph, input_names: Sequence[str] | None = None, output_names: Sequence[str] | None = None
-) -> Named:
-    """Takes the markers out of ``trace`` and gives everything its name.
+def rename(trace: Trace, graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> Named:
+    """Takes the markers out of ``trace`` and gives everything its name; inputs and outputs those of ``checked_io``."""
+    return _Renamer(trace, graph, inputs, outputs).renamed()
+
+
+def checked_io(
+    graph: Graph, input_names: Sequence[str] | None, output_names: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the ONNX inputs and outputs: the user's, or Keras' where None.
 
     Raises:
-        TfqatError: ``input_names`` or ``output_names`` do not fit the model.
+        TfqatError: they do not fit the model.
     """
     inputs = io_names("input", graph.inputs, input_names)
     outputs = io_names("output", graph.outputs, output_names)
     clash = set(inputs) & set(outputs)
     if clash and not (input_names is None and output_names is None):
         raise TfqatError(f"Inputs and outputs need different names, received {sorted(clash)} for both.")
-    return _Renamer(trace, graph, inputs, outputs).renamed()
+    return inputs, outputs
 
 
 def io_names(what: str, keras_names: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
@@ -101,10 +107,11 @@ def _unique(wanted: str, used: Iterable[str]) -> str:
 
 @dataclass
 class _Owned:
-    """The nodes of one op, in order."""
+    """The nodes of one op, in order; or, behind it, those that give a model output its layout."""
 
     op: str
     layer: str
+    behind: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
 
@@ -117,7 +124,7 @@ class _Renamer:
         self.producers = {name: node for node in self.old.node for name in node.output}
         self.constants = {tensor.name: tensor for tensor in self.old.initializer}
         self.layers = {tensor: op.layer_name for op in graph.ops for tensor in op.outputs}
-        self.op_names = {op.name for op in graph.ops}
+        self.ops = {op.name: op for op in graph.ops}
         self.aliases: dict[str, str] = {}  # raw tensor behind a marker -> raw tensor before it
         self.names: dict[str, str] = {}  # raw tensor -> final name
         self.used: set[str] = set()
@@ -213,7 +220,7 @@ class _Renamer:
                 groups.append(group)
         for i, name in enumerate(self.graph.outputs):
             op = self.graph.producer(name)
-            group = _Owned(op.name if op else name, self.layers.get(name, name))
+            group = _Owned(op.name if op else name, self.layers.get(name, name), behind=True)
             group.nodes = self._ancestors(f"{OUTPUT}{i:05d}", done)
             groups.append(group)
         return groups
@@ -236,8 +243,8 @@ class _Renamer:
 
     def _write(self, group: _Owned) -> list[str]:
         """Appends the group's nodes under their final names; gives those names."""
-        self._fuse_dense(group)
-        primary = self._primary(group.nodes)
+        group.nodes = self._fused(group)
+        primary = None if group.behind else self._primary(group.nodes)
         names = []
         for node in group.nodes:
             word = node.op_type.lower()
@@ -254,23 +261,13 @@ class _Renamer:
             names.append(new.name)
         return names
 
-    def _fuse_dense(self, group: _Owned) -> None:
-        """MatMul and the Add of a bias as one Gemm, so that a Dense on vectors is one layer with one output."""
-        products = {n.output[0]: n for n in group.nodes if n.op_type == "MatMul" and n.input[1] in self.constants}
-        for add in [n for n in group.nodes if n.op_type == "Add"]:
-            product = products.get(add.input[0])
-            bias = self.constants.get(add.input[1])
-            if product is None or bias is None or not self._is_vector_dense(group.op, product, bias):
-                continue
-            inputs = [product.input[0], product.input[1], add.input[1]]
-            gemm = helper.make_node("Gemm", inputs, list(add.output), name=add.name)
-            group.nodes = [gemm if n is add else n for n in group.nodes if n is not product]
-
-    def _is_vector_dense(self, op: str, product: onnx.NodeProto, bias: onnx.TensorProto) -> bool:
-        found = self.graph.op(op) if op in self.op_names else None
-        kernel = self.constants[product.input[1]]
-        vectors = found is not None and found.kind == "dense" and len(self.graph.shapes[found.inputs[0]]) == 2
-        return vectors and list(bias.dims) in ([kernel.dims[1]], [1, kernel.dims[1]])
+    def _fused(self, group: _Owned) -> list[onnx.NodeProto]:
+        op = self.ops.get(group.op)
+        if op is not None and op.kind == "dense" and len(self.graph.shapes[op.inputs[0]]) == 2:
+            return fuse_dense(group.nodes, self.constants)
+        if op is not None and op.kind == "prelu":
+            return fuse_prelu(group.nodes, self.constants)
+        return group.nodes
 
     def _primary(self, nodes: Sequence[onnx.NodeProto]) -> onnx.NodeProto | None:
         """The node that gets the op's own name: the weighted one, or else the last."""

@@ -137,7 +137,8 @@ def _message(
 ) -> str:
     lines = [coverage.describe(covered, told.float_ops)]
     if dead:
-        lines.append(f"  dead (zero wherever looked at, smallest scale given): {', '.join(dead)}")
+        shown = ", ".join(dead[:10]) + (f" and {len(dead) - 10} more, see the manifest" if len(dead) > 10 else "")
+        lines.append(f"  dead (zero wherever looked at, smallest scale given): {shown}")
     lines += [text for text in [requantization.describe(moved)] if text]
     lines += [f"{row['name']}: {row['read_by']}" for row in files.values()]
     return "\n".join(lines)

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tfqat.core.scheme import Scheme
+from tfqat.errors import TfqatError
 from tfqat.graph.block import Match, match_blocks
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.groups import groups_of
-from tfqat.graph.kinds import IDENTITY, KERNEL_AXES, OTHER_WEIGHTED
+from tfqat.graph.kinds import IDENTITY, KERNEL_AXES, OTHER_WEIGHTED, PREPROCESSING
 from tfqat.graph.residual import fused_branches
 from tfqat.graph.rows import Row, macs_of, table
 from tfqat.graph.rules import Rule, check_all_match, decide
@@ -84,10 +85,12 @@ def place(graph: Graph, target: Target, rules: tuple[Rule, ...] = (), changes: t
     """The plan for a graph on a target; nothing is rewritten.
 
     Raises:
-        TfqatError: a rule matches no op.
+        TfqatError: a rule matches no op, or asks to quantize what the target cannot.
     """
     check_all_match(rules, graph)
-    return _Placer(graph, target, rules).place(changes)
+    plan = _Placer(graph, target, rules).place(changes)
+    _check_honoured(rules, plan)
+    return plan
 
 
 class _Placer:
@@ -226,14 +229,22 @@ class _Placer:
         return "float", _why_float(op, self.target, self._floating(op.outputs[0]))
 
 
+def _check_honoured(rules: tuple[Rule, ...], plan: Placement) -> None:
+    for rule in rules:
+        if not rule.quantize:
+            continue
+        rows = [row for row in plan.rows if rule.covers(row.op) and decide(rules, row.op, "quantize") == (True, rule)]
+        if rows and all(row.state == "float" for row in rows):
+            reasons = "; ".join(f"{row.op} ({row.kind}): {row.reason}" for row in rows[:5])
+            raise TfqatError(f"Rule {rule.match!r} asks to quantize what must stay float. {reasons}. Remove the rule.")
+
+
 def _block_text(match: Match) -> str:
     fused = [op.kind for op in match.ops[1:] if op.kind not in IDENTITY]
     return f"fused with {', '.join(fused)}" if fused else "own range"
 
 
 def _prepares(op: Op) -> bool:
-    from tfqat.graph.kinds import PREPROCESSING
-
     return op.kind in PREPROCESSING or op.kind.endswith("_constant") or op.kind in IDENTITY
 
 

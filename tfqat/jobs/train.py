@@ -43,7 +43,10 @@ def train(spec: Any, restart: bool = False) -> None:
     with _noted(results):
         make_deterministic(spec.random_seed)
         model = build_model(spec)
-        data = datasets.load(spec.dataset, spec.random_seed, _classes(model, spec))
+        if spec.training.enable_qat:
+            # Also before the float phase: a model or rule that cannot be prepared is found now and not hours later.
+            write_text(results.placement, f"{_prepared(model, spec).placement}\n")
+        data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
         loss = loss_for(model, data.validation)
         _float_phase(model, loss, data, spec, results)
         if spec.training.enable_qat:
@@ -74,11 +77,6 @@ def _noted(results: Results) -> Iterator[None]:
     add_status(results, "SUCCESS", "Finished.", kpi=kpi)
 
 
-def _classes(model: keras.Model, spec: Any) -> int:
-    shape = (None, *(spec.model.input_shape or datasets.input_shape(spec.dataset)))
-    return spec.model.num_classes or model.compute_output_shape(shape)[-1]
-
-
 def _float_phase(model: keras.Model, loss: Any, data: Any, spec: Any, results: Results) -> None:
     """Leaves ``model`` trained, `float.keras` and the float row."""
     if results.float_model.exists():
@@ -93,9 +91,8 @@ def _float_phase(model: keras.Model, loss: Any, data: Any, spec: Any, results: R
 
 
 def _qat_phase(model: keras.Model, loss: Any, data: Any, spec: Any, results: Results) -> None:
-    """Leaves `placement.txt`, `qat.keras` and the rows of the quantized forms."""
+    """Leaves `qat.keras` and the rows of the quantized forms."""
     qat = _prepared(model, spec)
-    write_text(results.placement, f"{qat.placement}\n")
     compile_phase(qat, loss, data, spec, "qat")
     if not has_checkpoint(results, "qat"):
         _calibrate(model, qat, loss, data, spec, results)

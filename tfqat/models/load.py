@@ -33,9 +33,7 @@ class _Keras2DepthwiseConv2D:
 KERAS2_OBJECTS = {"DepthwiseConv2D": _Keras2DepthwiseConv2D}
 
 
-def load_model(
-    path: str | Path, custom_objects: Mapping[str, Any] | None = None, compile: bool = False
-) -> keras.Model:
+def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None, compile: bool = False) -> keras.Model:
     """The Keras 3 model in ``path``: a `.keras` file, or an `.h5` file of Keras 2 or 3.
 
     Works on models of thousands of layers. Runs no code that the file carries: Keras' safe mode stays on.

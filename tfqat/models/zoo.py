@@ -38,6 +38,7 @@ def build_model(spec: Any) -> keras.Model:
         model = _from_function(section, shape)
     else:
         model = _from_architecture(section, shape)
+    model = _functional(model, shape)
     _check_fit(model, shape, section)
     return model
 
@@ -80,9 +81,27 @@ def _from_function(section: Any, shape: tuple[int, ...]) -> keras.Model:
         raise TfqatError(
             f"model_config.python: {section.python} must return a keras.Model, returned {type(model).__name__}."
         )
-    if not model.built:
-        model.build((None, *shape))
     return model
+
+
+def _functional(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The model with known inputs and outputs: a subclassed one is called on a symbolic image, which also lets it be
+    saved without a ``get_config`` of its own."""
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            model.build((None, *shape))
+        return model
+    if getattr(model, "inputs", None) is not None:
+        return model
+    image = keras.Input(shape, name="image")
+    try:
+        outputs = model.call(image)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise TfqatError(
+            f"model_config: the call() of {type(model).__name__} failed on a symbolic image of shape {shape}: {error}. "
+            "It must take one tensor and use Keras layers and keras.ops only."
+        ) from error
+    return keras.Model(image, outputs, name=model.name)
 
 
 def _fits(size: int | None, wanted: int) -> bool:
@@ -92,20 +111,18 @@ def _fits(size: int | None, wanted: int) -> bool:
 def _check_fit(model: keras.Model, shape: tuple[int, ...], section: Any) -> None:
     """Raises TfqatError unless the model maps one image of the data to one score a class."""
     source = section.checkpoint or section.python or section.architecture
-    outputs = model.outputs if hasattr(model, "outputs") else [model.compute_output_spec(keras.Input(shape))]
-    inputs = model.inputs if hasattr(model, "inputs") else [keras.Input(shape)]
-    if len(inputs) != 1 or len(outputs) != 1:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise TfqatError(
-            f"model_config: {source} has {len(inputs)} inputs and {len(outputs)} outputs; the commands expect one of "
-            "each. Train such a model from Python: tfqat.prepare, and fit or a loop of your own."
+            f"model_config: {source} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; the commands "
+            "expect one of each. Train such a model from Python: tfqat.prepare, and fit or a loop of your own."
         )
-    received = tuple(inputs[0].shape[1:])
+    received = tuple(model.inputs[0].shape[1:])
     if len(received) != len(shape) or not all(map(_fits, received, shape)):
         raise TfqatError(
             f"model_config: {source} takes images of shape {received}; expected {tuple(shape)}, as dataset_config has "
             "them. Change dataset_config (image_size) or the model."
         )
-    classes, expected = tuple(outputs[0].shape[1:]), section.num_classes
+    classes, expected = tuple(model.outputs[0].shape[1:]), section.num_classes
     if len(classes) != 1 or (expected is not None and classes != (expected,)):
         raise TfqatError(
             f"model_config: {source} has outputs of shape {classes}; expected ({expected or 'classes'},), one score a "

@@ -117,7 +117,11 @@ def _row_problems(row: Row, trained: Row) -> list[str]:
                 f"model's {trained.accuracy:.2%}"
             )
     # Without labels the images may be noise, on which a net may sit on the edge between classes everywhere.
-    if row.correct is not None and row.agreeing is not None and row.images - row.agreeing > math.ceil((1 - AGREEMENT) * row.images):
+    if (
+        row.correct is not None
+        and row.agreeing is not None
+        and row.images - row.agreeing > math.ceil((1 - AGREEMENT) * row.images)
+    ):
         found.append(f"{row.name}: names the trained model's class on {row.agreement:.2%} of the images, not 99 %")
     return found
 
