@@ -30,25 +30,61 @@ def call(layer, values, **options):
 
 @settings(deadline=None, max_examples=50)
 @given(values=arrays(np.float32, 64, elements=st.floats(-20, 20, width=32)), amax=st.floats(0.015625, 16, width=32))
-def test_output_is_what_the_encoding_says_but_for_ties(values, amax):
-    layer = built(extent=[amax])
+def test_training_output_is_what_the_encoding_says_but_for_ties(values, amax):
+    layer = built(extent=[amax], ranges="fixed")
     expected = encoding_of_range(Scheme(), -amax, amax).fake_quantize(values)
     scale = np.float32(amax) / np.float32(127)
     steps = values / scale
     tie = np.abs(np.abs(steps - np.rint(steps)) - 0.5) < 1e-3  # the fused kernel rounds half up
-    difference = np.abs(call(layer, values) - expected)
+    difference = np.abs(call(layer, values, training=True) - expected)
     assert difference[~tie].max(initial=0) <= 1e-6 * amax
     assert difference.max(initial=0) <= scale * 1.001
 
 
 @settings(deadline=None, max_examples=30)
 @given(values=arrays(np.float32, 64, elements=st.floats(-8, 8, width=32)))
-def test_asymmetric_output_is_what_the_encoding_says_but_for_ties(values):
-    layer = built(scheme=UNSIGNED, extent=[2.0, 6.0])
+def test_asymmetric_training_output_is_what_the_encoding_says_but_for_ties(values):
+    layer = built(scheme=UNSIGNED, extent=[2.0, 6.0], ranges="fixed")
     encoding = encoding_of_range(UNSIGNED, -2.0, 6.0)
     steps = values / encoding.scale
     tie = np.abs(np.abs(steps - np.rint(steps)) - 0.5) < 1e-3
-    assert np.abs(call(layer, values) - encoding.fake_quantize(values))[~tie].max(initial=0) < 1e-5
+    output = call(layer, values, training=True)
+    assert np.abs(output - encoding.fake_quantize(values))[~tie].max(initial=0) < 1e-5
+
+
+@settings(deadline=None, max_examples=50)
+@given(integers=arrays(np.int32, 64, elements=st.integers(-400, 400)), amax=st.floats(0.015625, 16, width=32))
+def test_evaluation_output_is_what_the_encoding_says_ties_too(integers, amax):
+    encoding = encoding_of_range(Scheme(), -amax, amax)
+    values = (integers * encoding.scale / np.float32(2)).astype(np.float32)  # every second one is a tie, or next to it
+    assert np.array_equal(call(built(extent=[amax]), values), encoding.fake_quantize(values))
+
+
+@settings(deadline=None, max_examples=30)
+@given(values=arrays(np.float32, 64, elements=st.floats(-8, 8, width=32)))
+def test_asymmetric_evaluation_output_is_what_the_encoding_says(values):
+    encoding = encoding_of_range(UNSIGNED, -2.0, 6.0)
+    layer = built(scheme=UNSIGNED, extent=[2.0, 6.0])
+    assert np.allclose(call(layer, values), encoding.fake_quantize(values), atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@settings(deadline=None, max_examples=50)
+@given(values=arrays(np.float32, 64, elements=st.floats(-20, 20, width=32)), amax=st.floats(0.5, 6, width=32))
+def test_absorbing_relu6_computes_what_relu6_and_the_quantizer_do(training, values, amax):
+    whole, alone = (built(extent=[amax], ranges="fixed", absorbs_relu6=absorbs) for absorbs in (True, False))
+    difference = np.abs(call(whole, values, training=training) - call(alone, np.clip(values, 0, 6), training=training))
+    steps = np.clip(values, 0, 6) * 127 / np.float32(amax)
+    tie = np.abs(np.abs(steps - np.rint(steps)) - 0.5) < 1e-3
+    assert difference[~tie].max(initial=0) <= 1e-6 * amax
+    assert difference.max(initial=0) <= (amax / 127 * 1.001 if training else 0)
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(4.0, 4.0), (40.0, 6.0), (-1.0, 0.0)])
+def test_absorbing_relu6_observes_what_comes_after_it(largest, expected):
+    layer = built(absorbs_relu6=True, nonnegative=True)
+    call(layer, [[-9.0, largest]], training=True)
+    assert ops.convert_to_numpy(layer.extent)[0] == expected
 
 
 def test_the_moving_average_is_debiased():
@@ -106,8 +142,10 @@ def test_nan_and_inf_do_not_spoil_the_range():
 
 def test_a_share_of_the_batch_is_looked_at():
     layer = built(observe_fraction=0.25)
-    call(layer, [[1.0], [9.0], [9.0], [9.0], [2.0], [9.0], [9.0], [9.0]], training=True)
+    call(layer, [[1.0], [2.0], [9.0], [9.0], [9.0], [9.0], [9.0], [9.0]], training=True)
     assert ops.convert_to_numpy(layer.extent)[0] == 2.0
+    call(layer, [[3.0]], training=True)  # at least one row
+    assert ops.convert_to_numpy(layer.extent)[0] > 2.0
 
 
 def test_a_dead_tensor_is_floored():
@@ -124,7 +162,7 @@ def test_gradient_passes_inside_the_range_and_stops_outside():
     x = tf.constant([[0.4, -0.9, 1.5, -3.0]])
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = tf.reduce_sum(layer(x) * [1.0, 2.0, 3.0, 4.0])
+        y = tf.reduce_sum(layer(x, training=True) * [1.0, 2.0, 3.0, 4.0])
     assert np.array_equal(tape.gradient(y, x), [[1, 2, 0, 0]])
 
 
@@ -135,7 +173,7 @@ def test_learned_steps_get_the_gradient_of_lsq():
     layer = built(ranges="learned", extent=[1.27])
     x = tf.constant([[0.503, -0.016, 2.0, -3.0]])
     with tf.GradientTape() as tape:
-        y = tf.reduce_sum(layer(x))
+        y = tf.reduce_sum(layer(x, training=True))
     (gradient,) = tape.gradient(y, layer.trainable_weights)
     scale = 0.01
     inside = np.array([50 - 0.503 / scale, -2 + 0.016 / scale])

@@ -17,6 +17,7 @@ from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph, bypass
 from tfqat.graph.run import run
 from tfqat.graph.view import view
+from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.model import range_layers
 from tfqat.rewrite.quantizer import RangeEstimator
 
@@ -50,7 +51,7 @@ def calibrate(
         raise TfqatError(f"Model {model.name!r} has no Quantizers; calibrate the one that tfqat.prepare returned.")
     graph = view(model)
     tensors = {op.inputs[0]: op.source.built for op in graph.ops if isinstance(op.source.built, RangeEstimator)}
-    unquantized = bypass(graph, [op.name for op in graph.ops if isinstance(op.source.built, RangeEstimator)])
+    unquantized = bypass(release(graph), [op.name for op in graph.ops if isinstance(op.source.built, RangeEstimator)])
     histograms = {tensor: Histogram() for tensor in tensors}
     seen = 0
     for inputs in islice(_inputs(dataset), batches):

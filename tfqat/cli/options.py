@@ -20,3 +20,6 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Dotted overrides of the spec, such as training_config.num_epochs=1."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
+Restart = Annotated[
+    bool, typer.Option("--restart", metavar="", help="Remove an earlier run in the results folder first.")
+]

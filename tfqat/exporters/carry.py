@@ -153,8 +153,8 @@ def _computed(
     node: onnx.NodeProto, values: Mapping[str, np.ndarray], scalars: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     given = {name: values[name] if name in values else scalars[name] for name in node.input if name}
-    outputs = ReferenceEvaluator(node).run(None, given)
-    return {node.output[0]: np.asarray(outputs[0], np.float32)}
+    (output,) = ReferenceEvaluator(node).run(None, given)
+    return {node.output[0]: np.asarray(output, np.float32)}
 
 
 def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:

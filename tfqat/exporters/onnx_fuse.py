@@ -5,7 +5,7 @@ TensorRT takes each node for a layer whose output may need a scale; one node has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import helper, numpy_helper
@@ -30,20 +30,26 @@ def fuse_dense(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[on
 
 def fuse_prelu(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[onnx.NodeProto]:
     """``relu(x) + c * relu(-x)``, as Keras spells PReLU, as PRelu with the slope ``-c`` (added to ``constants``)."""
-    by_output = {n.output[0]: n for n in nodes}
-    for add in [n for n in nodes if n.op_type == "Add"]:
-        positive, product = (by_output.get(name) for name in add.input)
-        if positive is not None and positive.op_type == "Mul":
-            positive, product = product, positive
-        factor = next((name for name in product.input if name in constants), None) if product is not None else None
-        negative = next((by_output[n] for n in product.input if n in by_output), None) if product is not None else None
-        flipped = by_output.get(negative.input[0]) if negative is not None else None
-        parts = (positive, negative, flipped, product)
-        if factor is None or [p and p.op_type for p in parts] != ["Relu", "Relu", "Neg", "Mul"]:
+    by_output = {node.output[0]: node for node in nodes}
+    for add in [node for node in nodes if node.op_type == "Add"]:
+        parts = _parts_of_prelu(add, by_output)
+        factor = next((name for name in parts[1].input if name in constants), None) if parts else None
+        if factor is None:
             continue
-        if flipped.input[0] == positive.input[0]:
-            slope = f"{add.output[0]}/slope"
-            constants[slope] = numpy_helper.from_array(-numpy_helper.to_array(constants[factor]), slope)
-            prelu = helper.make_node("PRelu", [positive.input[0], slope], list(add.output), name=add.name)
-            nodes = [prelu if n is add else n for n in nodes if not any(n is part for part in parts)]
+        slope = f"{add.output[0]}/slope"
+        constants[slope] = numpy_helper.from_array(-numpy_helper.to_array(constants[factor]), slope)
+        prelu = helper.make_node("PRelu", [parts[0].input[0], slope], list(add.output), name=add.name)
+        nodes = [prelu if node is add else node for node in nodes if not any(node is part for part in parts)]
     return list(nodes)
+
+
+def _parts_of_prelu(add: onnx.NodeProto, by_output: Mapping[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The Relu, Mul, Relu and Neg that ``add`` ends, or nothing where it ends something else."""
+    ends = {by_output[name].op_type: by_output[name] for name in add.input if name in by_output}
+    if set(ends) != {"Relu", "Mul"}:
+        return []
+    behind = [by_output[name] for name in ends["Mul"].input if name in by_output]
+    below = [by_output[name] for node in behind for name in node.input if name in by_output]
+    known = [node.op_type for node in [*behind, *below]] == ["Relu", "Neg"]
+    same = known and below[0].input[0] == ends["Relu"].input[0]
+    return [ends["Relu"], ends["Mul"], *behind, *below] if same else []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -166,14 +167,14 @@ class _Inserter:
     def _pair(
         self, name: str, source: str, result: str, scale: np.ndarray, zero_point: np.ndarray, axis: int | None
     ) -> None:
-        attributes = {} if axis is None else {"axis": axis}
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         inputs = [source, f"{name}/scale", f"{name}/zero_point"]
         quantize = f"{name}/quantize"
         self.nodes.append(helper.make_node("QuantizeLinear", inputs, [quantize], name=quantize, **attributes))
         self._dequantize(name, result, scale, zero_point, axis)
 
     def _dequantize(self, name: str, result: str, scale: np.ndarray, zero_point: np.ndarray, axis: int | None) -> None:
-        attributes = {} if axis is None else {"axis": axis}
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         self._constant(f"{name}/scale", scale.astype(np.float32))
         self._constant(f"{name}/zero_point", zero_point)
         inputs = [f"{name}/quantize", f"{name}/scale", f"{name}/zero_point"]

@@ -5,6 +5,9 @@ carries a number and survives TensorFlow's own graph optimizer; its handler here
 elementwise op through which tf2onnx pushes Transposes, with a node name that tells it apart. Its ``alpha`` is the
 number again, so that no two markers are merged as duplicates. What a marker reads is the tensor it names; the markers
 are taken out afterwards (see onnx_names).
+
+tf2onnx copies the graph with all constants once an optimizer, which for a model of 480 MB took more than 16 GB and
+minutes (measured). So kernels go through it as inputs; what it does to them is computed afterwards.
 """
 
 from __future__ import annotations
@@ -20,14 +23,16 @@ import numpy as np
 import onnx
 import tensorflow as tf
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op
+from tfqat.graph.kinds import KERNEL_AXES
 from tfqat.graph.run import run
 
 MARKER = "tfqat_marker::"
-INPUT, OUTPUT = "tfqat_input_", "tfqat_output_"
+INPUT, OUTPUT, KERNEL = "tfqat_input_", "tfqat_output_", "tfqat_kernel_"
 
 # Importing tf2onnx takes half a second and configures loggers, so it is imported where it is used.
 
@@ -55,20 +60,29 @@ def trace(graph: Graph, opset: int) -> Trace:
     import tf2onnx
 
     marks: list[str] = []
+    kernels = _kernels(graph)
     specs = [
         tf.TensorSpec(graph.shapes[name], graph.dtypes[name], name=f"{INPUT}{i:05d}")
         for i, name in enumerate(graph.inputs)
     ]
-    function = tf.function(_marked(graph, marks), input_signature=specs, autograph=False)
-    handlers = {"CheckNumerics": (_replace_marker, []), "Erfc": (_replace_erfc, [])}
+    specs += [tf.TensorSpec(k.shape, k.dtype, name=f"{KERNEL}{i:05d}") for i, k in enumerate(kernels)]
+    function = tf.function(_marked(graph, kernels, marks), input_signature=specs, autograph=False)
+    handlers: dict[str, Any] = {"CheckNumerics": (_replace_marker, []), "Erfc": (_replace_erfc, [])}
     with room_for(4 * len(graph.ops)), _quiet("tf2onnx"), keras.name_scope("tfqat_trace"):
         proto, _ = tf2onnx.convert.from_function(function, specs, opset=opset, custom_op_handlers=handlers)
     _check_known(proto)
-    _fill_captures(proto, function.get_concrete_function(*specs))
+    _fill_inputs(proto, kernels, function.get_concrete_function(*specs))
+    _fold(proto)
     return Trace(proto, tuple(marks))
 
 
-def _marked(graph: Graph, marks: list[str]) -> Any:
+def _kernels(graph: Graph) -> list[Any]:
+    """The kernels (Keras variables) that are kept out of the conversion, each once."""
+    built = (op.source.built for op in graph.ops if op.kind in KERNEL_AXES)
+    return list({id(layer.kernel): layer.kernel for layer in built}.values())
+
+
+def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
     tensors: dict[str, Any] = {}
 
     def mark(op: Op, outputs: list[Any]) -> list[Any]:
@@ -81,8 +95,10 @@ def _marked(graph: Graph, marks: list[str]) -> Any:
 
     def function(*inputs: Any) -> dict[str, Any]:
         marks.clear()
-        tensors.update(zip(graph.inputs, inputs, strict=True))
-        tensors.update(run(graph, dict(tensors), visit=mark))
+        count = len(graph.inputs)
+        tensors.update(zip(graph.inputs, inputs[:count], strict=True))
+        with keras.StatelessScope(state_mapping=list(zip(kernels, inputs[count:], strict=True))):
+            tensors.update(run(graph, dict(tensors), visit=mark))
         return {f"{OUTPUT}{i:05d}": tf.identity(tensors[name]) for i, name in enumerate(graph.outputs)}
 
     return function
@@ -143,17 +159,37 @@ def _replace_erfc(context: Any, node: Any, name: str, args: Sequence[Any]) -> No
     context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
-def _fill_captures(proto: onnx.ModelProto, concrete: Any) -> None:
-    """Turns what tf2onnx took for inputs, constants that a layer holds as plain tensors, into initializers."""
+def _fill_inputs(proto: onnx.ModelProto, kernels: Sequence[Any], concrete: Any) -> None:
+    """Turns inputs that are none of the model's into initializers: kernels, and plain tensors that a layer holds."""
+    values = {f"{KERNEL}{i:05d}": kernel for i, kernel in enumerate(kernels)}
     captured = {inner.name: outer for outer, inner in concrete.graph.captures}
     extra = [info.name for info in proto.graph.input if not info.name.startswith(INPUT)]
     own = [info for info in proto.graph.input if info.name.startswith(INPUT)]
     del proto.graph.input[:]
     proto.graph.input.extend(own)
     for name in extra:
-        if name not in captured:
+        if name not in values and name not in captured:
             raise TfqatError(f"The converted model asks for an input {name!r} that the Keras model does not have.")
-        proto.graph.initializer.append(numpy_helper.from_array(captured[name].numpy(), name))
+        value = values[name] if name in values else captured[name]
+        proto.graph.initializer.append(numpy_helper.from_array(keras.ops.convert_to_numpy(value), name))
+
+
+def _fold(proto: onnx.ModelProto) -> None:
+    """Computes the nodes that read constants alone, such as the Transpose of a kernel into ONNX' layout."""
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    kept = []
+    for node in proto.graph.node:
+        if node.name.startswith(MARKER) or not all(name in constants for name in node.input if name):
+            kept.append(node)
+            continue
+        given = {name: numpy_helper.to_array(constants[name]) for name in node.input if name}
+        outputs = ReferenceEvaluator(node).run(None, given)
+        for name, value in zip(node.output, outputs, strict=True):
+            constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    read = {name for node in kept for name in node.input} | {info.name for info in proto.graph.output}
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(kept)
+    proto.graph.initializer.extend(tensor for name, tensor in constants.items() if name in read)
 
 
 def _check_known(model: onnx.ModelProto) -> None:

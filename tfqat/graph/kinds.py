@@ -53,6 +53,7 @@ _SYNONYMS = {
     "quant_depthwise_conv2d": "depthwise_conv2d",
     "quant_conv2d_transpose": "conv2d_transpose",
     "quant_dense": "dense",
+    "absorbed_re_lu6": "relu6",
     "freezable_batch_normalization": "batch_normalization",
 }
 _BINARY = frozenset("add subtract multiply divide maximum minimum power".split())

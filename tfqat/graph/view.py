@@ -171,7 +171,9 @@ def _input_specs(model: keras.Model, node: Any) -> Any:
             f"Model {model.name!r} ({type(model).__name__}) has no known input shape: call it on a batch, or "
             "model.build(shape), first. A subclassed model must take one argument (a tensor or a nest of tensors)."
         )
-    return tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, "float32"), next(iter(shapes.values())))
+    # Built by a call on one batch, it knows that batch's size, which is nobody's wish.
+    spec = lambda shape: keras.KerasTensor((None, *shape[1:]), "float32")  # noqa: E731
+    return tree.map_shape_structure(spec, next(iter(shapes.values())))
 
 
 def _nodes_in_order(function: Any) -> Iterator[Any]:

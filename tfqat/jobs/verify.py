@@ -55,8 +55,8 @@ def verify_spec(spec: Any) -> Report:
     data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
     report = compare(model, finalize(model), files, data.validation)
     rows = stages.add_stages(Results(Path(spec.results_dir)).stages, _stages(report, files))
-    stages.print_stages(rows)
     print(report)
+    stages.print_stages(rows)
     if not report.passed:
         raise VerificationError(
             f"{len(report.problems)} checks are out of tolerance: {'; '.join(report.problems)}. If the model was "

@@ -55,16 +55,47 @@ def bounds(extent: Any, scheme: Scheme) -> tuple[Any, Any]:
     return low, ops.maximum(high, low + FLOOR * (scheme.qmax - scheme.qmin))
 
 
+def round_exactly(inputs: Any, extent: Any, scheme: Scheme) -> Any:
+    """The tensor on the integer grid of its extent, rounded half to even, as every runtime of the exported files does.
+
+    ``scale * (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point)``; no gradient.
+    """
+    scale, zero_point = _scale_and_zero_point(extent, scheme)
+    integers = ops.round(inputs / scale) + zero_point
+    return (ops.clip(integers, float(scheme.qmin), float(scheme.qmax)) - zero_point) * scale
+
+
+def round_relu6_exactly(inputs: Any, extent: Any, scheme: Scheme) -> Any:
+    """``round_exactly(relu6(inputs))``."""
+    return round_exactly(ops.relu6(inputs), extent, scheme)
+
+
+def _scale_and_zero_point(extent: Any, scheme: Scheme) -> tuple[Any, Any]:
+    """As core.scheme.scale_and_zero_point has them, on a Keras backend."""
+    if scheme.symmetric:
+        return ops.maximum(extent[0] / float(scheme.qmax), FLOOR), 0.0
+    low, high = bounds(extent, scheme)
+    scale = ops.maximum((high - low) / float(scheme.qmax - scheme.qmin), FLOOR)
+    zero_point = ops.clip(ops.round(scheme.qmin - low / scale), float(scheme.qmin), float(scheme.qmax))
+    return scale, zero_point
+
+
 def fake_quantize(inputs: Any, extent: Any, scheme: Scheme) -> Any:
     """The tensor on the integer grid of its extent; values outside are clipped and get no gradient.
 
-    On the TensorFlow backend this is the fused kernel, which rounds half up where exporters round half to even: the
-    two differ by one step at exact ties only.
+    On the TensorFlow backend this is the fused kernel, which rounds half up where ``round_exactly`` rounds half to
+    even: the two differ by one step at exact ties only, and the kernel is what makes training fast.
     """
     low, high = bounds(extent, scheme)
     return keras.quantizers.fake_quant_with_min_max_vars(
         inputs, low, high, num_bits=scheme.bits, narrow_range=scheme.narrow
     )
+
+
+def fake_quantize_relu6(inputs: Any, extent: Any, scheme: Scheme) -> Any:
+    """``fake_quantize(relu6(inputs))`` in one kernel, for a symmetric signed scheme and an extent of at most 6."""
+    high = ops.maximum(extent[0], FLOOR * scheme.qmax)
+    return keras.quantizers.fake_quant_with_min_max_vars(inputs, 0.0, high, num_bits=scheme.bits - 1)
 
 
 def fake_quantize_learned(inputs: Any, extent: Any, scheme: Scheme) -> Any:
@@ -80,6 +111,8 @@ def fake_quantize_learned(inputs: Any, extent: Any, scheme: Scheme) -> Any:
 def extent_of(inputs: Any, scheme: Scheme, nonnegative: bool) -> Any:
     """The extent of the values at hand; ``nonnegative`` saves looking for negative ones."""
     if scheme.symmetric:
-        return ops.reshape(ops.max(inputs if nonnegative else ops.abs(inputs)), (1,))
+        # Two reductions, rather than one of abs(inputs), which would have to be written down first.
+        largest = ops.max(inputs) if nonnegative else ops.maximum(ops.max(inputs), -ops.min(inputs))
+        return ops.reshape(largest, (1,))
     lowest = ops.zeros(()) if nonnegative else -ops.min(inputs)
     return ops.stack([lowest, ops.max(inputs)])

@@ -14,6 +14,7 @@ from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, bypass, replace_ops
 from tfqat.graph.kinds import IDENTITY
 from tfqat.graph.view import view
+from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.fold import fold_batch_norms
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
@@ -38,7 +39,7 @@ def finalize(model: QuantizedModel) -> QuantizedModel:
         return model
     graph = view(model)
     _check_seen(graph)
-    graph = replace_ops(graph, _frozen)
+    graph = replace_ops(release(graph), _frozen)
     graph = _without_identities(fold_batch_norms(graph))
     return build(graph, partial(QuantizedModel, placement=model.placement, finalized=True))
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from tfqat.graph.placement import Placement, placement_from_dict
+from tfqat.rewrite import absorbed  # noqa: F401  registers its layer with the others
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.quantizer import RangeEstimator

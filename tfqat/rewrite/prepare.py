@@ -18,6 +18,7 @@ from tfqat.graph.placement import Placement, place
 from tfqat.graph.rules import Rule, rules_from
 from tfqat.graph.target import Target
 from tfqat.graph.view import view
+from tfqat.rewrite.absorbed import absorb
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS
 from tfqat.rewrite.model import QuantizedModel
@@ -88,7 +89,7 @@ def prepare(
     _check(graph, plan, chosen, options, strict)
     graph = replace_ops(graph, lambda op: _quantized(op, plan))
     graph = insert_after(graph, _range_ops(graph, plan, options), keep_outputs=_float_outputs(graph, plan))
-    return build(graph, partial(QuantizedModel, placement=plan))
+    return build(absorb(graph), partial(QuantizedModel, placement=plan))
 
 
 def placement(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,14 @@ from keras import ops
 
 from tfqat.core.encoding import Encoding
 from tfqat.core.scheme import Scheme, scale_and_zero_point
-from tfqat.rewrite.fake_quant import extent_of, fake_quantize, fake_quantize_learned
+from tfqat.rewrite.fake_quant import (
+    extent_of,
+    fake_quantize,
+    fake_quantize_learned,
+    fake_quantize_relu6,
+    round_exactly,
+    round_relu6_exactly,
+)
 from tfqat.rewrite.jit import jit_pays
 
 RANGES = ("moving_average", "learned", "fixed")
@@ -101,14 +108,16 @@ class RangeEstimator(keras.layers.Layer):
 
     def observe(self, inputs: Any) -> None:
         """Moves the range towards the values at hand, unless it is frozen."""
-        every = max(1, round(1 / self.observe_fraction))
-        looked_at = ops.stop_gradient(inputs[::every] if every > 1 else inputs)
-        observed = extent_of(looked_at, self.scheme, self.nonnegative)
+        observed = self.extent_in(self._looked_at(ops.stop_gradient(inputs)))
         extent, before = ops.convert_to_tensor(self.extent), ops.convert_to_tensor(self.weight)
         weight = before * self.decay + (1.0 - self.decay)
         moves = self._moves(observed)
         self.extent.assign(ops.where(moves, extent + (observed - extent) * ((1.0 - self.decay) / weight), extent))
         self.weight.assign(ops.where(moves, weight, before))
+
+    def extent_in(self, values: Any) -> Any:
+        """The extent of the values at hand."""
+        return extent_of(values, self.scheme, self.nonnegative)
 
     def set_range(self, extent: Any) -> None:
         """Sets the range from calibration; the moving average goes on from it."""
@@ -138,6 +147,13 @@ class RangeEstimator(keras.layers.Layer):
         low, high = -extent[0], extent[-1]
         return Encoding(self.scheme, *scale_and_zero_point(self.scheme, low, high), origin)
 
+    def _looked_at(self, inputs: Any) -> Any:
+        """The first rows of the batch (which is shuffled): one piece of memory, where every n-th row is a copy."""
+        if self.observe_fraction == 1.0:
+            return inputs
+        rows = ops.cast(ops.shape(inputs)[0], "float32") * self.observe_fraction
+        return inputs[: ops.cast(ops.maximum(ops.round(rows), 1.0), "int32")]
+
     def _moves(self, observed: Any) -> Any:
         # A batch with NaN or inf must not spoil the range that the last good checkpoint holds.
         moves = ops.logical_and(self.frozen < 0.5, ops.all(ops.isfinite(observed)))
@@ -158,15 +174,33 @@ class _Tied:
 class Quantizer(RangeEstimator):
     """Rounds a tensor to the integers of its range, which it learns; see RangeEstimator.
 
-    Input and output: any shape, float; the output is ``scale * (q - zero_point)``.
+    Input and output: any shape, float; the output is ``scale * (q - zero_point)``. With ``absorbs_relu6`` it computes
+    that of ``relu6(inputs)``; see rewrite.absorbed.
     """
+
+    def __init__(self, scheme: Scheme | dict[str, Any], *, absorbs_relu6: bool = False, **kwargs: Any) -> None:
+        super().__init__(scheme, **kwargs)
+        self.absorbs_relu6 = absorbs_relu6
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "absorbs_relu6": self.absorbs_relu6}
+
+    def extent_in(self, values: Any) -> Any:
+        extent = super().extent_in(values)
+        return ops.clip(extent, 0.0, 6.0) if self.absorbs_relu6 else extent
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         values = ops.cast(inputs, "float32")
         if training and self.ranges == "moving_average":
             self.observe(values)
-        quantize = fake_quantize_learned if self.ranges == "learned" else fake_quantize
-        return ops.cast(quantize(values, self.shared_extent(), self.scheme), inputs.dtype)
+        return ops.cast(self._quantize(training)(values, self.shared_extent(), self.scheme), inputs.dtype)
+
+    def _quantize(self, training: bool | None) -> Callable[[Any, Any, Scheme], Any]:
+        if not training:
+            return round_relu6_exactly if self.absorbs_relu6 else round_exactly
+        if self.absorbs_relu6:
+            return fake_quantize_relu6
+        return fake_quantize_learned if self.ranges == "learned" else fake_quantize
 
 
 @keras.saving.register_keras_serializable("tfqat")

@@ -21,12 +21,10 @@ class KerasValues:
     """What the finalized model computes.
 
     Attributes:
-        before: tensor -> its value as its op gives it.
-        after: the same after its Quantizer where one reads it, else the same value.
+        after: tensor -> its value, after its Quantizer where one reads it.
         outputs: the model's outputs, in order.
     """
 
-    before: Mapping[str, np.ndarray]
     after: Mapping[str, np.ndarray]
     outputs: tuple[np.ndarray, ...]
 
@@ -37,7 +35,7 @@ def values_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> KerasValu
     tensors = {name: np.asarray(value) for name, value in run(graph, _tensors(inputs)).items()}
     quantized = {op.inputs[0]: op.outputs[0] for op in graph.ops if op.kind == QUANTIZER}
     after = {name: tensors[quantized.get(name, name)] for name in tensors}
-    return KerasValues(tensors, after, tuple(tensors[name] for name in graph.outputs))
+    return KerasValues(after, tuple(tensors[name] for name in graph.outputs))
 
 
 def noise_error(model: keras.Model, inputs: Mapping[str, np.ndarray], relative: float, seeds: int) -> list[float]:

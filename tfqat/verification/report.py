@@ -138,11 +138,9 @@ def _lines(report: Report) -> Sequence[str]:
         same = 1 - sum(s.differing for s in report.blocks) / sum(s.elements for s in report.blocks)
         farthest = max(score.largest for score in report.blocks)
         least = 1 - max(s.differing / s.elements for s in report.blocks)
-        edges = sum(score.edges for score in report.blocks)
         lines.append(
             f"Blocks of the {QDQ}, each fed QAT's own input: {len(report.blocks)}, {same:.4%} of the elements on the "
             f"same integer (least in one block {least:.4%}), the farthest {farthest} step apart"
-            + (f"; {edges} more lie on the edge between two integers" if edges else "")
         )
     lines.append(f"QAT's own end-to-end error under {NOISE:g} noise on {report.judged} images: {report.noise:.2e}")
     return lines
