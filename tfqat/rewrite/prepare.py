@@ -14,7 +14,8 @@ from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, Source, insert_after, replace_ops
 from tfqat.graph.kinds import IDENTITY, OTHER_WEIGHTED
-from tfqat.graph.placement import Placement, place
+from tfqat.graph.place import place
+from tfqat.graph.placement import Placement
 from tfqat.graph.rules import Rule, rules_from
 from tfqat.graph.target import Target
 from tfqat.graph.view import view
@@ -53,6 +54,10 @@ class RangeOptions:
             raise TfqatError(f"observe_fraction: expected above 0 and at most 1, received {self.observe_fraction!r}.")
         if self.freeze_step is not None and self.freeze_step < 0:
             raise TfqatError(f"freeze_step: expected a step from 0, or None, received {self.freeze_step!r}.")
+        if self.freeze_step is not None and self.ranges == "learned":
+            raise TfqatError(
+                "freeze_step: learned ranges have no steps of their own; call tfqat.freeze when it is time."
+            )
 
 
 def prepare(
@@ -78,7 +83,7 @@ def prepare(
         ranges: ``moving_average``, ``learned`` (LSQ) or ``fixed`` (calibration's stay).
         decay: of the moving average.
         observe_fraction: share of each batch by which ranges follow.
-        freeze_step: training step after which ranges stay.
+        freeze_step: training step after which ranges stay; not with ``learned``.
         strict: a weighted op that stays float without a rule that asks for it is an error.
 
     Raises:

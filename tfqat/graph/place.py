@@ -1,0 +1,205 @@
+"""Place: decides the Placement of a graph on a target; nothing is rewritten.
+
+Each op is in one block, the longest that matches. The output of each INT8 block gets a Quantizer, and so does whatever
+else an INT8 op reads; range-sharing ops take their input's range. Source: the target's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tfqat.core.scheme import Scheme
+from tfqat.errors import TfqatError
+from tfqat.graph.block import Match, match_blocks
+from tfqat.graph.graph import Graph, Op
+from tfqat.graph.groups import groups_of
+from tfqat.graph.kinds import IDENTITY, KERNEL_AXES, OTHER_WEIGHTED, PREPROCESSING
+from tfqat.graph.placement import Placement
+from tfqat.graph.residual import fused_branches
+from tfqat.graph.rows import Row, macs_of
+from tfqat.graph.rules import Rule, check_all_match, decide
+from tfqat.graph.tail import Tail, find_tail
+from tfqat.graph.target import Target
+
+
+def place(graph: Graph, target: Target, rules: tuple[Rule, ...] = (), changes: tuple[str, ...] = ()) -> Placement:
+    """The plan for a graph on a target; nothing is rewritten.
+
+    Raises:
+        TfqatError: a rule matches no op, or asks to quantize what the target cannot.
+    """
+    check_all_match(rules, graph)
+    plan = _Placer(graph, target, rules).place(changes)
+    _check_honoured(rules, plan)
+    return plan
+
+
+class _Placer:
+    """The decisions for one graph, in the order in which they depend on each other."""
+
+    def __init__(self, graph: Graph, target: Target, rules: tuple[Rule, ...]) -> None:
+        self.graph, self.target, self.rules = graph, target, rules
+        self.tail = find_tail(graph) if target.float_outputs else Tail(frozenset(), frozenset())
+        self.kept = self._reasons_for_float()
+        branches = fused_branches(graph, target.residual_heads, self.kept)
+        self.matches = match_blocks(graph, target.blocks, lambda a, b: _fuses(a, b, branches), self.kept)
+        self.members = {op.name: match for match in self.matches for op in match.ops}
+
+    def place(self, changes: tuple[str, ...]) -> Placement:
+        quantized = self._quantized_tensors()
+        ranged = self._ranged_tensors(quantized)
+        shared = [op for op in self.graph.ops if self._shares(op) and ranged.issuperset(op.inputs)]
+        return Placement(
+            target=self.target.name,
+            rows=tuple(self._row(op, ranged) for op in self.graph.ops),
+            weights={op.name: self._weight_scheme(op) for op in self.graph.ops if self._has_int8_weights(op)},
+            activations=dict.fromkeys(quantized, self.target.activation),
+            groups=groups_of(shared, quantized),
+            observed=tuple(self._observed(quantized)),
+            changes=changes,
+        )
+
+    def _reasons_for_float(self) -> dict[str, str]:
+        """Op name -> why it stays float, for what is decided before blocks are matched."""
+        reasons: dict[str, str] = {}
+        for op in self._preprocessing():
+            reasons[op.name] = "before the first Quantizer"
+        for op in self.graph.ops:
+            if op.name in self.tail.ops:
+                reasons[op.name] = "output layer: outputs stay float"
+            asked = decide(self.rules, op.name, "quantize")
+            if asked and not asked[0]:
+                reasons[op.name] = f"rule {asked[1].match!r}"
+        return reasons
+
+    def _preprocessing(self) -> list[Op]:
+        found = []
+        for tensor in self.graph.inputs:
+            op = self.graph.sole_consumer(tensor)
+            while op is not None and len(op.outputs) == 1 and _prepares(op):
+                found.append(op)
+                op = self.graph.sole_consumer(op.outputs[0])
+        return found
+
+    def _has_int8_weights(self, op: Op) -> bool:
+        if op.kind not in self.target.weighted:
+            return False
+        asked = decide(self.rules, op.name, "quantize")
+        return op.name not in self.kept or bool(asked and asked[0])
+
+    def _weight_scheme(self, op: Op) -> Scheme:
+        return replace(self.target.weight, axis=KERNEL_AXES[op.kind])
+
+    def _is_int8(self, match: Match) -> bool:
+        head = match.head
+        if head.name in self.kept or not self._floating(match.output):
+            return False
+        return head.kind in self.target.weighted or head.kind in self.target.own_range
+
+    def _shares(self, op: Op) -> bool:
+        kinds = self.target.shared_range | IDENTITY
+        return op.kind in kinds and op.name not in self.kept and self._floating(op.outputs[0])
+
+    def _floating(self, tensor: str) -> bool:
+        return "float" in self.graph.dtypes[tensor]
+
+    def _quantized_tensors(self) -> list[str]:
+        """The tensors with a Quantizer, in order: outputs of INT8 blocks, and what INT8 ops read besides."""
+        wanted = {match.output for match in self.matches if self._is_int8(match) and not self._shares(match.head)}
+        for op in reversed(self.graph.ops):
+            match = self.members[op.name]
+            if op is match.head or op.kind == "add":
+                wanted.update(self._needed_inputs(op, match, wanted))
+        sources = {t for t in wanted if self._floating(t) and not self._shared_output(t)}
+        tensors = (*self.graph.inputs, *(tensor for op in self.graph.ops for tensor in op.outputs))
+        return [tensor for tensor in tensors if tensor in sources]
+
+    def _needed_inputs(self, op: Op, match: Match, wanted: set[str]) -> list[str]:
+        """What must be quantized for this op: nothing where it runs in float."""
+        inner = {tensor for member in match.ops[:-1] for tensor in member.outputs}
+        needs = self._is_int8(match) or self._reads_int8(op)
+        passes = self._shares(op) and not wanted.isdisjoint(op.outputs)
+        return [tensor for tensor in op.inputs if tensor not in inner] if needs or passes else []
+
+    def _reads_int8(self, op: Op) -> bool:
+        """A float output layer still reads INT8: its weights are what costs accuracy."""
+        weighted_tail = op.name in self.tail.ops and op.kind in self.target.weighted
+        asked = decide(self.rules, op.name, "quantize")
+        return weighted_tail and not (asked and not asked[0])
+
+    def _shared_output(self, tensor: str) -> bool:
+        op = self.graph.producer(tensor)
+        return op is not None and self._shares(op)
+
+    def _ranged_tensors(self, quantized: list[str]) -> set[str]:
+        """All tensors on an integer grid: the quantized ones, and what range-sharing ops make of them."""
+        ranged = set(quantized)
+        for op in self.graph.ops:
+            if self._shares(op) and ranged.issuperset(op.inputs):
+                ranged.update(op.outputs)
+        return ranged
+
+    def _observed(self, quantized: list[str]) -> list[str]:
+        known = set(quantized)
+        found = []
+        for match in self.matches:
+            if not self._is_int8(match):
+                continue
+            for op in match.ops[1:]:
+                if op.kind in self.target.composite and op.inputs[0] not in known:
+                    found.append(op.inputs[0])
+        return found
+
+    def _row(self, op: Op, ranged: set[str]) -> Row:
+        state, reason = self._verdict(op, ranged)
+        return Row(op.name, op.kind, state, reason, macs_of(self.graph, op), op.name in self.tail.ops)
+
+    def _verdict(self, op: Op, ranged: set[str]) -> tuple[str, str]:
+        match = self.members[op.name]
+        if self._has_int8_weights(op):
+            return "int8", _block_text(match)
+        if op.name in self.kept:
+            return "float", self.kept[op.name]
+        if op is not match.head:
+            return ("int8" if self._is_int8(match) else "float"), f"fused into {match.head.name}"
+        if self._shares(op):
+            on_grid = ranged.issuperset(op.inputs)
+            return ("shared", "range of its input") if on_grid else ("float", "its input stays float")
+        if self._is_int8(match):
+            return "int8", _block_text(match)
+        return "float", _why_float(op, self.target, self._floating(op.outputs[0]))
+
+
+def _check_honoured(rules: tuple[Rule, ...], plan: Placement) -> None:
+    for rule in rules:
+        if not rule.quantize:
+            continue
+        rows = [row for row in plan.rows if rule.covers(row.op) and decide(rules, row.op, "quantize") == (True, rule)]
+        if rows and all(row.state == "float" for row in rows):
+            reasons = "; ".join(f"{row.op} ({row.kind}): {row.reason}" for row in rows[:5])
+            raise TfqatError(f"Rule {rule.match!r} asks to quantize what must stay float. {reasons}. Remove the rule.")
+
+
+def _block_text(match: Match) -> str:
+    fused = [op.kind for op in match.ops[1:] if op.kind not in IDENTITY]
+    return f"fused with {', '.join(fused)}" if fused else "own range"
+
+
+def _prepares(op: Op) -> bool:
+    return op.kind in PREPROCESSING or op.kind.endswith("_constant") or op.kind in IDENTITY
+
+
+def _fuses(before: Op, op: Op, branches: Mapping[str, str]) -> bool:
+    if op.kind == "add":
+        return branches.get(op.name) == before.outputs[0]
+    return True
+
+
+def _why_float(op: Op, target: Target, floating: bool) -> str:
+    if op.kind == "batch_normalization":
+        return "no weighted op to fold into: stays a float multiply-add"
+    if not floating:
+        return "computes integers or booleans, nothing to quantize"
+    weighted = " (weighted)" if op.kind in OTHER_WEIGHTED else ""
+    return f"{target.name} has no INT8 form of {op.kind}{weighted}"
