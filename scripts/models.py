@@ -5,7 +5,7 @@ prints one line; the exit status is 1 where a bound or a judge fails.
 
     python scripts/models.py                             # the six models of the acceptance
     python scripts/models.py MobileNetV2 --size 96
-    python scripts/models.py EfficientNetV2L --size 64   # size and depth, not parity
+    python scripts/models.py EfficientNetV2L --size 64 --untimed   # the bounds of time are those of the six
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def main() -> None:
     failed = []
     for name in arguments.models:
         command = [sys.executable, __file__, name, "--here", "--size", str(arguments.size)]
+        command += ["--untimed"] * arguments.untimed
         quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         if subprocess.run([*command, "--batches", str(arguments.batches)], env=quiet, check=False).returncode:
             failed.append(name)
