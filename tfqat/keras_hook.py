@@ -33,7 +33,7 @@ class _KerasFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != "keras":
             return None
-        sys.meta_path.remove(self)
+        # Stays in place until Keras is loaded: others (TensorFlow) only ask whether there is one.
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             spec.loader = _KerasLoader(spec.loader)
@@ -51,6 +51,7 @@ class _KerasLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _KerasFinder)]
         importlib.import_module(REGISTERED)
 
     def __getattr__(self, name: str) -> object:

@@ -109,7 +109,7 @@ def test_nan_in_the_data_is_an_error_that_names_the_tensor(zoo):
         tfqat.calibrate(tfqat.prepare(zoo.conv_net()), [np.full((2, 8, 8, 3), np.nan, "float32")])
 
 
-@pytest.mark.parametrize("shape", ["array", "tuple", "dataset"])
+@pytest.mark.parametrize("shape", ["array", "pair", "tuple", "dataset"])
 def test_data_comes_as_fit_takes_it(zoo, shape):
     import tensorflow as tf
 
@@ -117,10 +117,17 @@ def test_data_comes_as_fit_takes_it(zoo, shape):
     x, y = zoo.data(model, 8), np.zeros(8)
     given = {
         "array": x,
+        "pair": (x, y),
         "tuple": [(x, y)],
         "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(4),
     }
     assert not tfqat.calibrate(tfqat.prepare(model), given[shape]).no_data
+
+
+def test_a_batch_of_too_many_inputs_is_an_error(zoo):
+    x = zoo.data(zoo.conv_net())
+    with pytest.raises(TfqatError, match="has 1 inputs"):
+        tfqat.calibrate(tfqat.prepare(zoo.conv_net()), [[x, x]])
 
 
 def test_inputs_by_name(zoo):

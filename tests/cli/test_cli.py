@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tfqat.cli.export import DEFAULT, with_cache_path
+from tfqat.cli.cache_option import DEFAULT, cache_path, with_cache_path
+from tfqat.cli.options import CommandError
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "specs" / "digits.yaml")
@@ -220,6 +221,15 @@ def test_cache_with_and_without_a_path(arguments, expected):
     assert [word for word in filled if word != DEFAULT] == arguments
 
 
+def test_cache_in_a_folder_gets_the_usual_name(tmp_path):
+    assert cache_path(str(tmp_path)) == tmp_path / "model.cache"
+    assert cache_path(f"{tmp_path}/new/") == tmp_path / "new" / "model.cache"
+    assert cache_path(f"{tmp_path}/x.cache") == tmp_path / "x.cache"
+    assert cache_path(None) is cache_path(DEFAULT) is None
+    with pytest.raises(CommandError, match="empty path"):
+        cache_path(" ")
+
+
 def test_cache_path_reaches_the_job():
     script = """
 import tfqat.cli.run
@@ -231,8 +241,9 @@ main()
     overrides = ["export_config.opset=13"]
     bare = tfqat("export", "--spec", DIGITS, "--cache", *overrides, python=python).stdout
     assert bare == "(['export_config.opset=13'], None)\n"
-    path = tfqat("export", "--spec", DIGITS, "--cache", "a/b.cache", python=python).stdout
-    assert path == "(None, PosixPath('a/b.cache'))\n"
+    for command in ("export", "verify"):
+        path = tfqat(command, "--spec", DIGITS, "--cache", "a/b.cache", python=python).stdout
+        assert path == "(None, PosixPath('a/b.cache'))\n"
     assert (
         tfqat("export", "--spec", DIGITS, "--cache=c.cache", python=python).stdout == "(None, PosixPath('c.cache'))\n"
     )

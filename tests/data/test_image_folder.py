@@ -150,5 +150,18 @@ def test_missing_and_empty_folders(folders):
 
 
 def test_more_folders_than_classes(folders):
-    with pytest.raises(TfqatError, match=r"2 class folders.*expected 0 to 0, received 1"):
+    with pytest.raises(TfqatError, match=r"2 class folders \(blue, red\).*model has 1 classes.*num_classes to 2"):
         load(spec(folders), seed=0, num_classes=1)
+
+
+def test_fewer_folders_than_classes(folders):
+    with pytest.raises(TfqatError, match="model has 3 classes"):
+        load(spec(folders), seed=0, num_classes=3)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\ncut", b"\xff\xd8\xff\xe0cut"])
+def test_the_reason_of_a_corrupt_image_is_told_without_tensorflow_s_names(folders, content):
+    (folders / "train" / "red" / "broken.png").write_bytes(content)
+    with pytest.raises(TfqatError, match=r"broken\.png: [A-Za-z]") as raised:
+        load(spec(folders), seed=0)
+    assert not any(word in str(raised.value) for word in ("{{", "[Op", "device"))

@@ -75,6 +75,15 @@ WRONG = {
     "flat images": ({"x_train": IMAGES.reshape(20, 30)}, r"must hold images.*shape \(20, 30\)"),
     "pickled objects": ({"x_train": np.array([{}] * 20)}, r"'x_train' cannot be read"),
     "shapes differ": ({"x_test": IMAGES[:8, 1:]}, r"must have one shape, received \(6, 5, 1\) and \(5, 5, 1\)"),
+    "label that int32 would turn into 1": (
+        {"y_train": np.where(LABELS == 1, 2**32 + 1, LABELS).astype(np.uint64)},
+        r"5 of 20.*received 4294967297",
+    ),
+    "types differ": ({"x_test": (IMAGES[:8] / 255).astype(np.float32)}, r"uint8 and .* float32.*dataset_config\.scale"),
+    "wide integers": (
+        {"x_train": IMAGES.astype(np.int64), "x_test": IMAGES[:8].astype(np.int64)},
+        r"are int64 .*dataset_config\.scale",
+    ),
     "empty": ({"x_test": IMAGES[:0], "y_test": LABELS[:0]}, r"expected the same number, at least one"),
 }
 
@@ -84,6 +93,12 @@ def test_wrong_arrays(tmp_path, case):
     changed, message = WRONG[case]
     with pytest.raises(TfqatError, match=message):
         load(spec(tmp_path, **changed), seed=0, num_classes=4)
+
+
+def test_wide_integers_with_a_scale(tmp_path):
+    dataset = spec(tmp_path, x_train=IMAGES.astype(np.int64)).model_copy(update={"scale": 1 / 255})
+    images, _ = arrays(load(dataset, seed=0).calibration)
+    assert images.max() == pytest.approx(IMAGES.max() / 255)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04cut", b"\x93NUMPY"])

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfqat.data import input_shape, load
+from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
 from tfqat.spec.schema import Python
 
@@ -50,6 +51,7 @@ FUNCTIONS = {
     "endless": lambda: (dataset().repeat(), dataset()),
     "empty": lambda: (dataset().take(0), dataset()),
     "flat": lambda: (dataset(images=IMAGES.reshape(12, 16)), dataset()),
+    "huge_label": lambda: (dataset(labels=np.where(LABELS == 1, 2**32 + 1, LABELS)), dataset()),
     "wrong_label": lambda: (dataset(labels=LABELS + 1), dataset()),
 }
 
@@ -116,9 +118,15 @@ def test_wrong_returns(name):
         loaded(name)
 
 
-def test_a_label_out_of_range_stops_with_its_reason():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="expected 0 to 2"):
-        labels(loaded("wrong_label").train(0))
+@pytest.mark.parametrize(("name", "range_"), [("wrong_label", "1 to 3"), ("huge_label", "0 to 4294967297")])
+def test_a_label_out_of_range_stops_with_its_reason(name, range_):
+    with pytest.raises(TfqatError, match=f"expected 0 to 2, received {range_}"), labels_explained():
+        labels(loaded(name).train(0))
+
+
+def test_other_errors_of_tensorflow_pass_unchanged():
+    with pytest.raises(tf.errors.InvalidArgumentError), labels_explained():
+        tf.reshape(tf.zeros(3), (2, 2))
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,11 @@ def test_a_float_tail_gets_no_range():
 def test_two_inputs_are_not_an_activation():
     add = (node("Relu", "x", "a"), node("Conv", "x kernel", "b"), node("Add", "a b", "y"))
     assert set(carried(model(*add), "x y", x=(-1, 1), y=(-1, 1))) == {"x", "y"}
+
+
+def test_an_inner_range_leaves_out_what_a_function_does_not_take():
+    graph = model(helper.make_node("Sqrt", ["x"], ["root"]), helper.make_node("Neg", ["root"], ["y"]))
+    known = {"x": encoding_of_range(INT8, -4, 4), "y": encoding_of_range(INT8, -2, 2)}
+    ((name, found),) = carry.inner_ranges(graph, known).items()
+    assert name == "root"
+    assert float(found.max) == pytest.approx(2.0, rel=0.01)

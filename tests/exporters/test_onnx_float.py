@@ -159,6 +159,7 @@ BAD_NAMES = {
     "twice": {"output_names": ["a", "a"]},
     "a colon": {"output_names": ["a:0", "b"]},
     "a comma": {"input_names": ["a,b", "c"]},
+    "no text": {"input_names": [1, 2]},
     "in and out": {"input_names": ["a", "b"], "output_names": ["b", "c"]},
 }
 
@@ -211,3 +212,36 @@ def test_a_constant_that_a_layer_holds_becomes_an_initializer():
     assert [info.name for info in named.model.graph.input] == ["image"]
     given = np.ones((1, 4, 4, 3), "float32")
     np.testing.assert_allclose(session(named.model).run(None, {"image": given})[0], model(given), atol=1e-5)
+
+
+def test_a_grouped_convolution_is_one_node():
+    image = keras.Input((6, 6, 4), name="image")
+    x = layers.Conv2D(8, 3, groups=2, dilation_rate=2, bias_initializer="normal", name="grouped")(image)
+    model = keras.Model(image, layers.Conv2D(8, 1, groups=8, use_bias=False, name="each")(x))
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype("float32")
+    found = convert(model).model
+    assert [node.op_type for node in found.graph.node if node.op_type != "Transpose"] == ["Conv", "Conv"]
+    assert np.allclose(session(found).run(None, {"image": x})[0], model(x), atol=1e-5)
+
+
+def test_a_dense_on_a_sequence_is_a_product_and_its_bias():
+    words = keras.Input((5, 4), name="words")
+    x = layers.ReLU()(layers.Dense(6, bias_initializer="normal", name="first")(words))
+    model = keras.Model(words, layers.Dense(3, use_bias=False, name="second")(x))
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    found = convert(model).model
+    assert [node.op_type for node in found.graph.node] == ["MatMul", "Add", "Relu", "MatMul"]
+    assert np.allclose(session(found).run(None, {"words": x})[0], model(x), atol=1e-5)
+
+
+def test_celu_is_spelled_with_exp():
+    image = keras.Input((4,), name="image")
+    model = keras.Model(image, layers.Activation("celu", name="celu")(image))
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
+    assert np.allclose(session(convert(model).model).run(None, {"image": x})[0], model(x), atol=1e-5)
+
+
+def test_an_op_without_an_onnx_form_is_named():
+    image = keras.Input((4,), name="image")
+    with pytest.raises(TfqatError, match="Erfinv"):
+        convert(keras.Model(image, keras.ops.erfinv(image)))

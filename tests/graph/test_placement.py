@@ -131,6 +131,15 @@ def test_the_walk_back_passes_reshape_concat_and_softmax():
     assert list(tfqat.placement(model).activations) == ["image", "body/relu"]
 
 
+@pytest.mark.parametrize(("filling", "state"), [(0.0, "shared"), (0.7, "int8")])
+def test_padding_with_other_values_than_zero_has_a_range_of_its_own(filling, state):
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = layers.Conv2D(2, 1, name="conv")(inputs)
+    x = keras.ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=filling)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Conv2D(2, 1, name="conv2")(x)))
+    assert [row.state for row in tfqat.placement(model).rows if row.kind.startswith("pad")] == [state]
+
+
 def test_unknown_ops_stay_float_and_say_so():
     inputs = keras.Input((8, 8, 2), name="image")
     x = layers.Conv2D(2, 1, name="conv")(inputs)

@@ -151,3 +151,24 @@ def test_kind_of_layers(layer, expected):
 def test_kind_of_an_activation_is_the_same_however_it_is_given(name):
     config = layers.Dense(2, activation=getattr(keras.activations, name)).get_config()
     assert activation_kind(config["activation"]) == activation_kind(name) == name
+
+
+class _Forgetful(keras.layers.Layer):
+    """A layer of the user's whose config leaves out an argument."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def get_config(self):
+        return super().get_config()
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+
+@pytest.mark.parametrize("layer", [_Forgetful(2.0, name="mine"), layers.Lambda(lambda x: 2 * x, name="mine")])
+def test_a_layer_that_cannot_be_made_again_is_named(layer):
+    inputs = keras.Input((4,))
+    with pytest.raises(TfqatError, match=r"(?s)'mine'.*get_config"):
+        build(view(keras.Model(inputs, layer(inputs))))

@@ -87,5 +87,14 @@ def test_a_model_trained_on_after_the_export_is_noticed(spec, tmp_path):
 
 def test_nothing_exported_yet(spec, tmp_path):
     shutil.rmtree(tmp_path / "results" / "export")
-    with pytest.raises(TfqatError, match="export the model"):
+    with pytest.raises(TfqatError, match=r"no export in .*tfqat export .*--cache PATH"):
         verify_spec(spec)
+
+
+def test_an_export_of_another_place(spec, tmp_path):
+    cache = tmp_path / "elsewhere" / "x.cache"
+    export_spec(spec, cache)
+    shutil.rmtree(tmp_path / "results" / "export")
+    assert verify_spec(spec, cache).passed
+    with pytest.raises(TfqatError, match=r"has the cache 'x\.cache', received 'y\.cache'"):
+        verify_spec(spec, cache.with_name("y.cache"))

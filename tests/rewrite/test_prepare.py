@@ -63,6 +63,31 @@ def test_the_finalized_model_computes_the_same(trained):
     assert tfqat.finalize(final) is final
 
 
+def test_the_finalized_model_saves_and_loads_bit_for_bit(trained, tmp_path):
+    _, qat, x = trained
+    final = tfqat.finalize(qat)
+    final.save(tmp_path / "x.keras")
+    loaded = keras.models.load_model(tmp_path / "x.keras")
+    assert loaded.finalized
+    assert loaded.placement == final.placement
+    assert all(np.array_equal(a, b) for a, b in zip(outputs(final, x), outputs(loaded, x), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(final.get_weights(), loaded.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_of_half_floats_is_finalized_in_float32(policy):
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, dtype=policy)(inputs)
+    x = layers.BatchNormalization(dtype=policy)(x)
+    x = layers.Flatten(dtype=policy)(layers.ReLU(dtype=policy)(x))
+    qat = tfqat.prepare(keras.Model(inputs, layers.Dense(2, dtype=policy)(x)))
+    images = np.random.default_rng(0).normal(size=(8, 6, 6, 2)).astype("float32")
+    tfqat.calibrate(qat, images)
+    final = tfqat.finalize(qat)
+    assert {layer.compute_dtype for layer in final.layers} == {"float32"}
+    assert np.allclose(final(images), ops.cast(qat(images), "float32"), atol=0.1)
+
+
 def test_finalized_kernels_lie_on_their_grid(trained):
     final = tfqat.finalize(trained[1])
     for layer in kernel_layers(final):
@@ -311,3 +336,18 @@ def test_folding_carries_scales_by_the_gain():
     assert np.array_equal(again.quantize(again.fake_quantize(kernel * 0)), np.zeros(kernel.shape))
     final_kernel = np.array(kernel_layers(tfqat.finalize(qat))[0].weights[0])
     assert np.array_equal(after.quantize(final_kernel).reshape(9, 6)[:, :5], integers * signs)
+
+
+def test_learned_ranges_count_as_seen_once_they_have_trained(zoo):
+    model = zoo.residual()
+    qat, x = tfqat.prepare(model, ranges="learned"), zoo.data(model, 16)
+    qat.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    qat.fit(x, np.ones((16, 2)), verbose=0)
+    assert tfqat.finalize(qat).finalized
+
+
+def test_a_clone_without_its_placement_says_so(zoo):
+    model = zoo.residual()
+    clone = keras.models.clone_model(tfqat.prepare(model))
+    with pytest.raises(TfqatError, match="cloned without its placement"):
+        clone.placement  # noqa: B018

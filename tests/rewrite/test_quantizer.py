@@ -127,6 +127,16 @@ def test_ranges_stop_after_the_given_step():
     assert seen[0] < seen[1] == seen[2] == seen[3]
 
 
+def test_a_learned_range_stops_after_the_given_step():
+    layer = built(ranges="learned", freeze_step=2)
+    read = []
+    for amax in (1.0, 2.0, 4.0, 8.0):  # what an optimizer makes of it, step by step
+        layer.extent.assign([amax])
+        call(layer, [[0.0]], training=True)
+        read.append(float(ops.convert_to_numpy(layer.shared_extent())[0]))
+    assert read == [1.0, 2.0, 4.0, 4.0]
+
+
 def test_fixed_ranges_move_by_calibration_only():
     layer = built(ranges="fixed", extent=[1.0])
     call(layer, [[50.0]], training=True)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tfqat.errors import TfqatError
 from tfqat.training import journal
 from tfqat.training.results import Results
 
@@ -45,3 +46,9 @@ def test_epochs_without_a_checkpoint_are_forgotten(results):
     assert [(row["phase"], int(row["epoch"])) for row in journal.read_metrics(results)] == left
     lines = journal.read_statuses(results)
     assert [(line["phase"], line["epoch"]) for line in lines] == [*left, (None, None)]
+
+
+def test_a_damaged_status_file_is_named(results):
+    results.status.write_text("junk\n")
+    with pytest.raises(TfqatError, match=r"status\.jsonl holds a line that is no JSON.*--restart"):
+        journal.read_statuses(results)

@@ -45,6 +45,9 @@ def test_a_run_from_float_to_finalized(make_spec, capsys):
     score = evaluate(spec)
     assert score.accuracy == pytest.approx(rows[3].accuracy)
     assert f"{score.accuracy:.2%}" in capsys.readouterr().out
+    # Keras itself reads both files, compiled as they were.
+    for path in (results.float_model, results.qat_model):
+        assert keras.models.load_model(path).compiled
     labels, guesses = [], []
     model = load_model(results.qat_model)
     from tfqat.data import load

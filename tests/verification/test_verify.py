@@ -172,6 +172,23 @@ def test_a_line_missing_in_the_cache_is_noticed(copied):
     assert "pool" in disagreements(open_files(copied))[0]
 
 
+@pytest.mark.parametrize("int8_weights", [False, True])
+def test_a_kernel_changed_in_one_of_the_models_is_noticed(qat, tmp_path, int8_weights):
+    tfqat.export(qat, tmp_path, int8_weights=int8_weights)
+    files = open_files(tmp_path)
+    assert disagreements(files) == []
+    kernel = next(tensor for tensor in files.model.graph.initializer if tensor.name == "branch/kernel")
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) + np.float32(0.1), kernel.name))
+    assert disagreements(files) == ["the Q/DQ ONNX has other weights than the float ONNX for branch/kernel"]
+
+
+def test_layer_precisions_of_another_export_are_noticed(copied):
+    rewritten(copied, "layer_precisions.txt", "")
+    assert disagreements(open_files(copied)) == [
+        "the layer precisions and the encodings keep different nodes float: head"
+    ]
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.qdq.onnx", "model.cache", "encodings.json", "manifest.json"])
 def test_a_file_cut_off_is_refused(copied, name):
     data = (copied / name).read_bytes()

@@ -33,8 +33,8 @@ def calibrate(
 
     Args:
         model: one that ``prepare`` returned; its ranges are set in place.
-        dataset: batches as ``model.fit`` takes them (``x``, ``(x, y)`` or ``(x, y, weights)``), or one array, which is
-            taken in batches of 32.
+        dataset: batches as ``model.fit`` takes them (``x``, ``(x, y)`` or ``(x, y, weights)``), or one array, or
+            ``(x, y)`` of arrays, which is taken in batches of 32.
         method: ``minmax``, ``percentile`` or ``mse`` (the least squared error over a search of ranges, per tensor).
         batches: how many are looked at, at most.
         percentile: of the ``percentile`` method, above 0 and at most 100.
@@ -73,6 +73,8 @@ def _check(method: str, batches: int, percentile: float) -> None:
 
 def _inputs(dataset: Iterable[Any]) -> Iterator[Any]:
     """The model inputs of each batch."""
+    if isinstance(dataset, tuple) and len(dataset) == 2 and all(hasattr(part, "shape") for part in dataset):
+        dataset = dataset[0]  # (x, y), both whole
     if hasattr(dataset, "shape"):
         array = np.asarray(dataset)
         dataset = (array[start : start + 32] for start in range(0, len(array), 32))
@@ -109,7 +111,13 @@ def _by_name(graph: Graph, inputs: Any) -> dict[str, Any]:
     if isinstance(inputs, dict) and isinstance(graph.input_structure, dict):
         ordered = [(graph.inputs[ref.index], inputs[key]) for key, ref in graph.input_structure.items()]
     else:
-        ordered = list(zip(graph.inputs, keras.tree.flatten(inputs), strict=True))
+        values = keras.tree.flatten(inputs)
+        if len(values) != len(graph.inputs):
+            raise TfqatError(
+                f"Calibration: the model has {len(graph.inputs)} inputs {list(graph.inputs)}, a batch has "
+                f"{len(values)}; give batches as model.fit takes them, or one array."
+            )
+        ordered = list(zip(graph.inputs, values, strict=True))
     return {name: keras.ops.convert_to_tensor(value, dtype=graph.dtypes[name]) for name, value in ordered}
 
 

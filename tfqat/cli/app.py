@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 
 from tfqat import __version__
 from tfqat.cli import evaluate, export, init, inspect, train, validate, verify
+from tfqat.cli.cache_option import CacheCommand
 from tfqat.cli.options import Debug
 
 # In the order of the work, which is the order in the help: module, function, class of the command.
@@ -19,8 +20,8 @@ COMMANDS: tuple[tuple[Any, Callable[..., None], type[TyperCommand]], ...] = (
     (inspect, inspect.inspect, TyperCommand),
     (train, train.train, TyperCommand),
     (evaluate, evaluate.evaluate, TyperCommand),
-    (export, export.export, export.ExportCommand),
-    (verify, verify.verify, TyperCommand),
+    (export, export.export, CacheCommand),
+    (verify, verify.verify, CacheCommand),
 )
 
 

@@ -29,7 +29,10 @@ def run_job(name: str, verb: str, spec: Path, overrides: Sequence[str] | None, *
     """
     loaded = load_spec(spec, overrides or ())
     with quiet_start():
-        import_module("tensorflow").config.list_physical_devices()
+        tensorflow = import_module("tensorflow")
+        tensorflow.config.list_physical_devices()
+        # Each form of the model (float, PTQ, QAT, ...) is compiled once, and should be.
+        tensorflow.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
         job = import_module(f"tfqat.jobs.{name}")
         import_module("keras")
     getattr(job, verb)(loaded, *arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqat.data.pipeline import Data, Split, check_labels, seeded
+from tfqat.data.pipeline import Data, Split, seeded
 from tfqat.errors import TfqatError
 
 READABLE = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
@@ -53,6 +54,7 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
     names = _class_names(Path(dataset.train_dir), "train_dir")
     val_names = _class_names(Path(dataset.val_dir), "val_dir")
     _check_same_classes(names, val_names, dataset)
+    _check_count(names, num_classes, dataset)
     train = _listing(Path(dataset.train_dir), names)
     validation = _listing(Path(dataset.val_dir), names)
     bad = _corrupt(train.files + validation.files)
@@ -61,7 +63,6 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
     if bad:
         print(f"skip_corrupt: left out {len(bad)} images that cannot be decoded, the first: {next(iter(bad))}")
     train, validation = _without(train, bad, names), _without(validation, bad, names)
-    check_labels(np.asarray(train.labels), num_classes, f"{dataset.train_dir} ({len(names)} class folders)")
     return seeded(
         _split(train, dataset, augmented=True),
         _split(validation, dataset, augmented=False),
@@ -98,6 +99,16 @@ def _check_same_classes(train: tuple[str, ...], validation: tuple[str, ...], dat
         raise TfqatError(f"train_dir and val_dir must have the same class folders. {said}. Add or remove folders.")
 
 
+def _check_count(names: tuple[str, ...], num_classes: int | None, dataset: Any) -> None:
+    # Too few is a mistake too: a folder's number would be that of another class of the model.
+    if num_classes not in (None, len(names)):
+        raise TfqatError(
+            f"{dataset.train_dir} has {len(names)} class folders ({', '.join(names[:NAMED_IN_ERRORS])}"
+            f"{', ...' if len(names) > NAMED_IN_ERRORS else ''}), but the model has {num_classes} classes. Set "
+            f"model_config.num_classes to {len(names)}, or add or remove folders (in train_dir and val_dir)."
+        )
+
+
 def _listing(folder: Path, names: tuple[str, ...]) -> Listing:
     """All images, in sorted order, so that an index means the same image on every machine."""
     files, labels = [], []
@@ -131,7 +142,8 @@ def _why_corrupt(file: str) -> str:
     try:
         _read(tf.constant(file))
     except tf.errors.OpError as error:
-        return error.message.split(". [Op:")[0].split("\n")[0]
+        # "{{function_node ...}} the reason [Op:DecodeImage] name: "
+        return re.sub(r"^\{\{.*?\}\}\s*|\.?\s*\[Op:.*$", "", error.message.split("\n")[0])
     return ""
 
 

@@ -13,14 +13,16 @@ from tfqat.data.pipeline import Data, Split, check_labels, seeded
 from tfqat.errors import TfqatError
 
 Arrays = tuple[np.ndarray, np.ndarray]
+# Type of the images (all floats alike) -> what brings them to [0, 1]. The wider integers have no such number: int64
+# images usually still hold 0 to 255.
+FACTORS = {"uint8": 1 / 255, "uint16": 1 / 65535, "f": 1.0}
 
 
 def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
     """Images ``(n, h, w)`` or ``(n, h, w, c)`` and integer labels ``(n,)`` or ``(n, 1)``.
 
-    Integer images are multiplied by ``scale`` (where it is not given, by 1 / the type's maximum: uint8 becomes
-    [0, 1]); float images only where ``scale`` is given. Without validation keys, ``validation_fraction`` of the
-    images is held out, the same ones for every seed.
+    Images are multiplied by ``scale``. Where it is not given, uint8 and uint16 become [0, 1] and floats stay as they
+    are. Without validation keys, ``validation_fraction`` of the images is held out, the same ones for every seed.
     """
     train, validation = _splits(dataset)
     shape = _shape(train[0], dataset)
@@ -31,9 +33,10 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
                 f"{dataset.path}: training and validation images must have one shape, received "
                 f"{train[0].shape[1:]} and {images.shape[1:]}."
             )
-    decode = _decoder(train[0].dtype, shape, getattr(dataset, "scale", None))
-    parts = Split(*train, decode), Split(*validation, decode)
-    return seeded(*parts, shape, dataset.batch_size, seed)
+    decode = _decoder(_factor((train[0].dtype, validation[0].dtype), dataset), shape)
+    split = Split(train[0], train[1].astype(np.int32), decode)
+    held_out = Split(validation[0], validation[1].astype(np.int32), decode)
+    return seeded(split, held_out, shape, dataset.batch_size, seed)
 
 
 def input_shape(dataset: Any) -> tuple[int, int, int]:
@@ -69,17 +72,18 @@ def _open(path: str) -> np.lib.npyio.NpzFile:
     """The opened file. Pickled objects are never read: they can run code."""
     if not Path(path).is_file():
         raise TfqatError(f"dataset_config.path: no file at {path!r} (expected a .npz file of numpy arrays).")
+    if not zipfile.is_zipfile(path):
+        raise TfqatError(
+            f"{path} is not a readable .npz file: it is cut off or of another kind. Write one with numpy.savez."
+        )
     try:
-        file = np.load(path, allow_pickle=False)
+        return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TfqatError(f"{path} is not a readable .npz file: {error}. Write one with numpy.savez.") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise TfqatError(f"{path} holds a single array, expected a .npz file. Write one with numpy.savez.")
-    return file
 
 
 def _pair(file: np.lib.npyio.NpzFile, path: str, x_key: str, y_key: str) -> Arrays:
-    """Images (n, h, w, c) and labels (n,) int32."""
+    """Images (n, h, w, c) and labels (n,), of the integer type in the file."""
     images, labels = _images(file, path, x_key), _array(file, path, y_key)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -93,7 +97,7 @@ def _pair(file: np.lib.npyio.NpzFile, path: str, x_key: str, y_key: str) -> Arra
             f"{path}: {x_key!r} has {len(images)} images and {y_key!r} has {len(labels)} labels; expected the same "
             "number, at least one."
         )
-    return images, labels.astype(np.int32)
+    return images, labels
 
 
 def _images(file: np.lib.npyio.NpzFile, path: str, key: str) -> np.ndarray:
@@ -127,9 +131,21 @@ def _shape(images: np.ndarray, dataset: Any) -> tuple[int, int, int]:
     return (int(height), int(width), int(images.shape[3]))
 
 
-def _decoder(dtype: np.dtype, shape: tuple[int, int, int], scale: float | None) -> Any:
-    factor = scale if scale is not None else 1.0 / np.iinfo(dtype).max if dtype.kind in "iu" else 1.0
+def _factor(dtypes: tuple[np.dtype, np.dtype], dataset: Any) -> float:
+    """What training and validation images, of these types, are multiplied by."""
+    if dataset.scale is not None:
+        return dataset.scale
+    factors = {FACTORS.get(dtype.kind if dtype.kind == "f" else dtype.name) for dtype in dtypes}
+    if len(factors) == 1 and (factor := factors.pop()) is not None:
+        return factor
+    raise TfqatError(
+        f"{dataset.path}: training images are {dtypes[0]} and validation images {dtypes[1]}; without a scale, expected "
+        "both as uint8, both as uint16 or both as floats. Set dataset_config.scale (1 where the values stay as they "
+        "are), or save the images in one of these types."
+    )
 
+
+def _decoder(factor: float, shape: tuple[int, int, int]) -> Any:
     def decode(image: tf.Tensor) -> tf.Tensor:
         scaled = tf.cast(image, tf.float32) * tf.constant(factor, tf.float32)
         if tuple(image.shape[:2]) != shape[:2]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -12,6 +15,7 @@ from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
 
 NAMES = ("train", "validation", "calibration")
+LABELS_WRONG = "A batch has labels out of range: expected 0 to {top}, received"
 EXPECTED = (
     "a dict with the keys train, validation and, if wanted, calibration, or a tuple in this order, of tf.data datasets "
     "of (images, labels) batches"
@@ -106,9 +110,25 @@ def _checked(dataset: tf.data.Dataset, num_classes: int | None) -> tf.data.Datas
     top = tf.int32.max if num_classes is None else num_classes - 1
 
     def check(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        labels = tf.cast(labels, tf.int32)
-        message = f"A label is out of range: expected 0 to {top} (model_config.num_classes)."
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all((labels >= 0) & (labels <= top)), [message])]):
-            return tf.cast(images, tf.float32), tf.identity(labels)
+        # Before the cast, in which a label above int32 would become another one.
+        numbers = tf.cast(labels, tf.int64)
+        lowest, highest = tf.reduce_min(numbers), tf.reduce_max(numbers)
+        message = tf.strings.format(LABELS_WRONG.format(top=top) + " {} to {}.", (lowest, highest))
+        with tf.control_dependencies([tf.debugging.Assert((lowest >= 0) & (highest <= top), [message])]):
+            return tf.cast(images, tf.float32), tf.cast(labels, tf.int32)
 
     return dataset.map(check)
+
+
+@contextmanager
+def labels_explained() -> Iterator[None]:
+    """Raises TfqatError in place of TensorFlow's error where the block reads a batch with a label out of range."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(re.escape(LABELS_WRONG).replace(r"\{top\}", r"\d+") + r" -?\d+ to -?\d+\.", error.message)
+        if not found:
+            raise
+        raise TfqatError(
+            f"dataset_config.function: {found.group()} Set model_config.num_classes, or correct the labels."
+        ) from error

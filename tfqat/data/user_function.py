@@ -38,6 +38,7 @@ def user_function(name: str, key: str) -> Callable[..., Any]:
 
 
 def call_with(function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
-    """What ``function`` returns for those of the ``offered`` arguments that it has."""
+    """What ``function`` returns for those of the ``offered`` arguments that it has; for all, where it has ``**``."""
     accepted = inspect.signature(function).parameters
-    return function(**{name: value for name, value in offered.items() if name in accepted})
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
+    return function(**{name: value for name, value in offered.items() if takes_all or name in accepted})

@@ -63,7 +63,9 @@ def inner_ranges(model: onnx.ModelProto, known: Mapping[str, Encoding]) -> dict[
         for node in nodes:
             values.update(_computed(node, values, scalars))
         for name in _leading_to(nodes, known):
-            found[name] = encoding_of_values(encoding.scheme, values[name], "calibrated")
+            # Some of the range may be outside of what a Sqrt or a Log takes; such values never came.
+            finite = values[name][np.isfinite(values[name])]
+            found[name] = encoding_of_values(encoding.scheme, finite if finite.size else np.zeros(1), "calibrated")
     return found
 
 

@@ -90,7 +90,7 @@ def io_names(what: str, keras_names: Sequence[str], given: Sequence[str] | None)
             f"{what}_names needs {len(keras_names)} different names, for {list(keras_names)}, received {names}."
         )
     for name in names:
-        if not re.fullmatch(r"[!-+.-9;-~-]+", str(name)):
+        if not (isinstance(name, str) and re.fullmatch(r"[!-+.-9;-~-]+", name)):
             raise TfqatError(
                 f"{what}_names: {name!r} must be ASCII without blanks, ':' and ',' (the cache's readers and trtexec "
                 f"split there)."

@@ -67,7 +67,11 @@ def trace(graph: Graph, opset: int) -> Trace:
     ]
     specs += [tf.TensorSpec(k.shape, k.dtype, name=f"{KERNEL}{i:05d}") for i, k in enumerate(kernels)]
     function = tf.function(_marked(graph, kernels, marks), input_signature=specs, autograph=False)
-    handlers: dict[str, Any] = {"CheckNumerics": (_replace_marker, []), "Erfc": (_replace_erfc, [])}
+    handlers: dict[str, Any] = {
+        "CheckNumerics": (_replace_marker, []),
+        "Erfc": (_replace_erfc, []),
+        "Expm1": (_replace_expm1, []),
+    }
     with room_for(4 * len(graph.ops)), _quiet("tf2onnx"), keras.name_scope("tfqat_trace"):
         proto, _ = tf2onnx.convert.from_function(function, specs, opset=opset, custom_op_handlers=handlers)
     _check_known(proto)
@@ -126,8 +130,38 @@ def _reshaped(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]
     return [tf.reshape(value, [-1 if size is None else size for size in shape])]
 
 
+def _grouped(graph: Graph, op: Op, images: Any, outputs: list[Any]) -> list[Any]:
+    """A grouped convolution as TensorFlow's op; Keras hands it to XLA, of which there is no ONNX form."""
+    layer = op.source.built
+    if layer.groups == 1 or layer.data_format == "channels_first":
+        return outputs
+    padding, strides, dilations = layer.padding.upper(), list(layer.strides), list(layer.dilation_rate)
+    found = tf.nn.convolution(images, _kernel_of(layer), strides=strides, padding=padding, dilations=dilations)
+    return [_with_bias(layer, found)]
+
+
+def _product(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
+    """A Dense on more than two axes as one product; Keras' reshapes would part it from its bias and activation."""
+    layer = op.source.built
+    return outputs if value.shape.rank == 2 else [_with_bias(layer, tf.matmul(value, _kernel_of(layer)))]
+
+
+def _kernel_of(layer: Any) -> Any:
+    return tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype)
+
+
+def _with_bias(layer: Any, value: Any) -> Any:
+    return value + tf.cast(tf.convert_to_tensor(layer.bias), value.dtype) if layer.use_bias else value
+
+
 # Kinds that read better in ONNX when spelled otherwise than Keras does.
-_SPELLINGS = {"up_sampling2d": _nearest, "flatten": _reshaped, "reshape": _reshaped}
+_SPELLINGS = {
+    "up_sampling2d": _nearest,
+    "flatten": _reshaped,
+    "reshape": _reshaped,
+    "conv2d": _grouped,
+    "dense": _product,
+}
 
 
 def _mark(tensor: Any, name: str, marks: list[str]) -> Any:
@@ -157,6 +191,16 @@ def _replace_erfc(context: Any, node: Any, name: str, args: Sequence[Any]) -> No
     erf = context.make_node("Erf", inputs, name=f"{name}/erf", shapes=shapes, dtypes=dtypes)
     one = context.make_const(f"{name}/one", np.ones((), np.float32))
     context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
+def _replace_expm1(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """tf2onnx' handler of Expm1 (Keras' CELU), which it lacks: Exp(x) - 1."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    inputs, outputs = list(node.input), list(node.output)
+    context.remove_node(node.name)
+    exp = context.make_node("Exp", inputs, name=f"{name}/exp", shapes=shapes, dtypes=dtypes)
+    one = context.make_const(f"{name}/one", np.ones((), np.float32))
+    context.make_node("Sub", [exp.output[0], one.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
 def _fill_inputs(proto: onnx.ModelProto, kernels: Sequence[Any], concrete: Any) -> None:
@@ -193,7 +237,15 @@ def _fold(proto: onnx.ModelProto) -> None:
 
 
 def _check_known(model: onnx.ModelProto) -> None:
-    unknown = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    # What tf2onnx does not know it leaves under TensorFlow's name, in the default domain.
+    unknown = sorted(
+        {
+            node.op_type
+            for node in model.graph.node
+            if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, max_inclusive_version=opset)
+        }
+    )
     if unknown:
         raise TfqatError(
             f"tf2onnx has no ONNX form for the TensorFlow ops {unknown}: replace the layers that use them, or end the "

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op, Ref
 from tfqat.graph.view import layer_name_of
@@ -39,10 +40,20 @@ def build(graph: Graph, model_class: Callable[..., keras.Model] = keras.Model) -
 
 
 def make_layer(op: Op, name: str) -> Any:
-    """A new layer (or operation) as the op's source says, not built yet."""
+    """A new layer (or operation) as the op's source says, not built yet.
+
+    Raises:
+        TfqatError: its config does not say enough to make it again.
+    """
     if not op.source.config and op.source.built is not None and not issubclass(op.source.cls, keras.layers.Layer):
         return op.source.built  # an operation without a config has no state, and no name of its own to keep
-    return op.source.cls.from_config({**op.source.config, "name": name})
+    try:
+        return op.source.cls.from_config({**op.source.config, "name": name})
+    except (TypeError, ValueError) as error:
+        raise TfqatError(
+            f"Layer {op.name!r} ({op.source.cls.__name__}) cannot be made again from its config ({error}). Give the "
+            "class a get_config() with all arguments of its constructor; replace a Lambda by keras.ops."
+        ) from error
 
 
 def _free_name(op: Op, layers: Iterable[Any]) -> str:

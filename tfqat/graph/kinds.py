@@ -66,7 +66,7 @@ def snake_case(name: str) -> str:
 
 
 def kind_of(class_name: str, config: Mapping[str, Any], tensor_inputs: int) -> str:
-    """The kind of an op, from its class, its config and how many tensors it reads."""
+    """The kind of an op, from its class, its config (and what else it is called with) and how many tensors it reads."""
     if class_name == "Activation":
         return activation_kind(config.get("activation"))
     plain = snake_case(class_name)
@@ -77,6 +77,8 @@ def kind_of(class_name: str, config: Mapping[str, Any], tensor_inputs: int) -> s
         return "relu"
     if plain == "up_sampling2d" and config.get("interpolation", "nearest") != "nearest":
         return "up_sampling2d_smooth"
+    if plain == "pad" and config.get("constant_values") not in (None, 0):
+        return "pad_filled"
     if plain in _BINARY and tensor_inputs == 1:
         return f"{plain}_constant"
     return plain

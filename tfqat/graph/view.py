@@ -114,7 +114,7 @@ class _Viewer:
         base = self._base(operation, f"{prefix}{_clean(operation.name.replace(NESTING, '/'))}")
         values = tuple(operation.weights) if isinstance(operation, keras.layers.Layer) else ()
         source = Source(type(operation), config, values, id(operation), operation)
-        kind = kind_of(type(operation).__name__, config, len(inputs))
+        kind = kind_of(type(operation).__name__, config | kwargs, len(inputs))
         return Op(base, base, kind, tuple(inputs), (base,), source, args, kwargs)
 
     def _base(self, operation: Any, wanted: str) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfqat import data as datasets
+from tfqat.data.python import labels_explained
 from tfqat.data.user_function import user_function
 from tfqat.errors import TfqatError
 from tfqat.models.load import load_model
@@ -30,7 +31,8 @@ def evaluate(spec: Any) -> Score:
         user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
     model = load_model(path)
     data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
-    score = evaluate_model(model, data.validation)
+    with labels_explained():
+        score = evaluate_model(model, data.validation)
     table = Table("model", title="Validation images")
     for heading in ("accuracy", "loss"):
         table.add_column(heading, justify="right")

@@ -75,11 +75,10 @@ def export_spec(spec: Any, cache: Path | None = None) -> Mapping[str, Path]:
     Raises:
         TfqatError: there is no trained model yet, or see :func:`export`.
     """
-    folder = Path(spec.results_dir) / EXPORT_FOLDER if cache is None else cache.parent
     section = spec.export
     return export(
         trained_model(spec),
-        folder,
+        export_folder(spec, cache),
         formats=section.formats,
         input_names=section.input_names,
         output_names=section.output_names,
@@ -89,6 +88,11 @@ def export_spec(spec: Any, cache: Path | None = None) -> Mapping[str, Path]:
         strict=spec.quantization.strict,
         cache_name=CACHE_FILE if cache is None else cache.name,
     )
+
+
+def export_folder(spec: Any, cache: Path | None = None) -> Path:
+    """Where a spec's export is: ``<results_dir>/export``, or the folder of ``cache`` where that is given."""
+    return Path(spec.results_dir) / EXPORT_FOLDER if cache is None else cache.parent
 
 
 def trained_model(spec: Any) -> keras.Model:

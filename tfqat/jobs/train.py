@@ -12,6 +12,7 @@ import keras
 from tfqat import data as datasets
 from tfqat.calibration.calibrate import calibrate
 from tfqat.core.files import write_text
+from tfqat.data.python import labels_explained
 from tfqat.models.zoo import build_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
@@ -40,7 +41,7 @@ def train(spec: Any, restart: bool = False) -> None:
         print(f"{results.folder} holds this spec's finished run; nothing was trained. `tfqat train --restart` would.")
         stages.print_stages(stages.read_stages(results.stages))
         return
-    with _noted(results):
+    with _noted(results), labels_explained():
         make_deterministic(spec.random_seed)
         model = build_model(spec)
         if spec.training.enable_qat:

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 
 from tfqat import data as datasets
+from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
 from tfqat.exporters import tensorrt
-from tfqat.jobs.export import EXPORT_FOLDER, trained_model
+from tfqat.jobs.export import export_folder, trained_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.training import stages
 from tfqat.training.results import Results
@@ -43,17 +44,22 @@ def verify(model: keras.Model, folder: str | os.PathLike[str], dataset: Any | No
     return compare(model, finalize(model), open_files(folder), dataset)
 
 
-def verify_spec(spec: Any) -> Report:
+def verify_spec(spec: Any, cache: Path | None = None) -> Report:
     """Verifies the export of a spec on its validation data and adds the rows to the stage table; prints both.
+
+    Args:
+        spec: the spec.
+        cache: the cache that ``export_spec`` was given, where it was given one.
 
     Raises:
         VerificationError: a stage is out of tolerance.
         TfqatError: there is nothing to verify yet, or see :func:`verify`.
     """
     model = trained_model(spec)
-    files = open_files(Path(spec.results_dir) / EXPORT_FOLDER)
+    files = _exported(spec, cache)
     data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
-    report = compare(model, finalize(model), files, data.validation)
+    with labels_explained():
+        report = compare(model, finalize(model), files, data.validation)
     rows = stages.add_stages(Results(Path(spec.results_dir)).stages, _stages(report, files))
     print(report)
     stages.print_stages(rows)
@@ -63,6 +69,23 @@ def verify_spec(spec: Any) -> Report:
             f"trained again after the export, export it again."
         )
     return report
+
+
+def _exported(spec: Any, cache: Path | None) -> Files:
+    """The files beside ``cache``, or in the spec's own folder."""
+    folder = export_folder(spec, cache)
+    if not (folder / tensorrt.NAMES[tensorrt.MANIFEST]).exists():
+        raise TfqatError(
+            f"There is no export in {str(folder)!r}. Run `tfqat export --spec ... --cache` first, or name the place "
+            "where it was written: `tfqat verify --spec ... --cache PATH`."
+        )
+    files = open_files(folder)
+    if cache is not None and files.paths[tensorrt.CACHE].name != cache.name:
+        raise TfqatError(
+            f"The export in {str(folder)!r} has the cache {files.paths[tensorrt.CACHE].name!r}, received "
+            f"{cache.name!r}. Name that one, or export again."
+        )
+    return files
 
 
 def _stages(report: Report, files: Files) -> list[stages.Stage]:

@@ -20,9 +20,11 @@ from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.quantizer import RangeEstimator
 
+_HALF = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"})
+
 
 def finalize(model: QuantizedModel) -> QuantizedModel:
-    """A new model for inference: BatchNorm folded, kernels ``s * q``, ranges frozen, dropout gone.
+    """A new model for inference in float32: BatchNorm folded, kernels ``s * q``, ranges frozen, dropout gone.
 
     Its outputs are those of the trained model in evaluation, up to float rounding. A finalized model is returned as
     it is.
@@ -39,7 +41,7 @@ def finalize(model: QuantizedModel) -> QuantizedModel:
         return model
     graph = view(model)
     _check_seen(graph)
-    graph = replace_ops(release(graph), _frozen)
+    graph = replace_ops(replace_ops(release(graph), _frozen), _in_float32)
     graph = _without_identities(fold_batch_norms(graph))
     return build(graph, partial(QuantizedModel, placement=model.placement, finalized=True))
 
@@ -81,6 +83,14 @@ def _with_rounded_kernel(op: Op, layer: QuantizedKernel) -> Op:
     values = (encoding.fake_quantize(kernel), *bias, scale)
     config = {**op.source.config, "finalized": True, "trainable": False}
     return replace(op, source=replace(op.source, config=config, values=values, built=None))
+
+
+def _in_float32(op: Op) -> Op:
+    """The op in float32, whatever precision it trained in: half a float cannot hold the kernel's grid."""
+    policy = op.source.config.get("dtype")
+    if policy is None or keras.dtype_policies.get(policy).name not in _HALF:
+        return op
+    return replace(op, source=replace(op.source, config={**op.source.config, "dtype": "float32"}, built=None))
 
 
 def _without_identities(graph: Graph) -> Graph:

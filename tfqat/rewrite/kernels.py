@@ -77,6 +77,14 @@ class QuantizedKernel(_Layer):
             return Encoding(self.weight_scheme, scale, np.zeros(scale.shape, np.int32))
         return encoding_of_values(self.weight_scheme, ops.convert_to_numpy(self._kernel))
 
+    def save_own_variables(self, store: Any) -> None:
+        """As any layer saves: Conv2D's own way knows kernel and bias alone, and would lose the scale."""
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """The counterpart of ``save_own_variables``."""
+        keras.layers.Layer.load_own_variables(self, store)
+
     def get_config(self) -> dict[str, Any]:
         scheme = {**asdict(self.weight_scheme), "axis": list(self.weight_scheme.axis)}
         return {**super().get_config(), "weight_scheme": scheme, "finalized": self.finalized}

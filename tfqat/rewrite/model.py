@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfqat.errors import TfqatError
 from tfqat.graph.placement import Placement, placement_from_dict
 from tfqat.rewrite import absorbed  # noqa: F401  registers its layer with the others
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
@@ -33,7 +34,7 @@ class QuantizedModel(keras.Model):
     def placement(self) -> Placement:
         """The plan that the model was made by."""
         if self._plan.placement is None:
-            raise ValueError(
+            raise TfqatError(
                 f"Model {self.name!r} was cloned without its placement: save and load it, or prepare it again."
             )
         return self._plan.placement

@@ -54,10 +54,6 @@ class RangeOptions:
             raise TfqatError(f"observe_fraction: expected above 0 and at most 1, received {self.observe_fraction!r}.")
         if self.freeze_step is not None and self.freeze_step < 0:
             raise TfqatError(f"freeze_step: expected a step from 0, or None, received {self.freeze_step!r}.")
-        if self.freeze_step is not None and self.ranges == "learned":
-            raise TfqatError(
-                "freeze_step: learned ranges have no steps of their own; call tfqat.freeze when it is time."
-            )
 
 
 def prepare(
@@ -83,7 +79,7 @@ def prepare(
         ranges: ``moving_average``, ``learned`` (LSQ) or ``fixed`` (calibration's stay).
         decay: of the moving average.
         observe_fraction: share of each batch by which ranges follow.
-        freeze_step: training step after which ranges stay; not with ``learned``.
+        freeze_step: training step after which ranges stay.
         strict: a weighted op that stays float without a rule that asks for it is an error.
 
     Raises:

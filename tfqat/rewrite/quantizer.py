@@ -141,6 +141,17 @@ class RangeEstimator(keras.layers.Layer):
         """Whether a batch, or a calibration, has set the range."""
         return float(ops.convert_to_numpy(self.weight)) > 0
 
+    def hold_when_due(self) -> None:
+        """Notes a training step of a learned range, and freezes it after ``freeze_step`` of them."""
+        self.weight.assign(1.0)  # the gradient is from data, whether or not calibration came first
+        if self.freeze_step is None:
+            return
+        self.steps.assign(self.steps + 1.0)
+        frozen, held = ops.convert_to_tensor(self.frozen), ops.convert_to_tensor(self.held)
+        due = ops.logical_and(self.steps > float(self.freeze_step), frozen < 0.5)
+        self.held.assign(ops.where(due, ops.convert_to_tensor(self.extent), held))
+        self.frozen.assign(ops.where(due, 1.0, frozen))
+
     def encoding(self, origin: str = "learned") -> Encoding:
         """What was learnt: the Encoding of the range as it stands, the group's where there is one."""
         extent = ops.convert_to_numpy(self.shared_extent())
@@ -193,6 +204,8 @@ class Quantizer(RangeEstimator):
         values = ops.cast(inputs, "float32")
         if training and self.ranges == "moving_average":
             self.observe(values)
+        if training and self.ranges == "learned":
+            self.hold_when_due()
         return ops.cast(self._quantize(training)(values, self.shared_extent(), self.scheme), inputs.dtype)
 
     def _quantize(self, training: bool | None) -> Callable[[Any, Any, Scheme], Any]:

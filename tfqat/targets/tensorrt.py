@@ -23,8 +23,11 @@ ELEMENTWISE = frozenset("add subtract multiply divide maximum minimum average".s
 WITH_CONSTANT = frozenset(
     ["add_constant", "subtract_constant", "multiply_constant", "divide_constant", "maximum_constant"]
 )
-POOLS = frozenset(
-    ["average_pooling2d", "global_average_pooling2d", "adaptive_average_pooling2d", "mean", "up_sampling2d_smooth"]
+# They give values that none of their inputs had.
+MIXING = frozenset(
+    (
+        "average_pooling2d global_average_pooling2d adaptive_average_pooling2d mean up_sampling2d_smooth pad_filled"
+    ).split()
 )
 SHARED = frozenset(
     (
@@ -39,7 +42,7 @@ TARGET = Target(
     activation=Scheme(bits=8, signed=True, symmetric=True),
     weight=Scheme(bits=8, signed=True, symmetric=True, narrow=True),
     weighted=WEIGHTED,
-    own_range=PLAIN | COMPOSITE | ELEMENTWISE | WITH_CONSTANT | POOLS | {"matmul"},
+    own_range=PLAIN | COMPOSITE | ELEMENTWISE | WITH_CONSTANT | MIXING | {"matmul"},
     shared_range=SHARED,
     composite=COMPOSITE | {"add_constant"},
     blocks=(

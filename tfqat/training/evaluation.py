@@ -29,6 +29,10 @@ def evaluate_model(model: keras.Model, dataset: Any) -> Score:
 
 def compile_model(model: keras.Model, optimizer: Any, loss: keras.losses.Loss) -> None:
     """Compiles for classification; ``optimizer`` None where the model is only evaluated."""
+    if optimizer is None:
+        # Keras cannot load a file of a model that was compiled without one. This one has no state to save.
+        optimizer = keras.optimizers.SGD()
+        optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit_setting())
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tfqat.core.files import write_text
+from tfqat.errors import TfqatError
 from tfqat.training.results import Results
 
 COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -48,10 +49,19 @@ def add_status(
 
 
 def read_statuses(results: Results) -> list[dict[str, Any]]:
-    """The lines of status.jsonl, oldest first; none where there is no such file."""
+    """The lines of status.jsonl, oldest first; none where there is no such file.
+
+    Raises:
+        TfqatError: the file was damaged or edited; tfqat writes it whole or not at all.
+    """
     if not results.status.exists():
         return []
-    return [json.loads(line) for line in results.status.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in results.status.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise TfqatError(
+            f"{results.status} holds a line that is no JSON: {error}. Remove the file, or run `tfqat train --restart`."
+        ) from error
 
 
 def add_metrics(results: Results, phase: str, epoch: int, values: Mapping[str, float]) -> None:

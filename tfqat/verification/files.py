@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
@@ -79,7 +80,26 @@ def disagreements(files: Files) -> list[str]:
     wrong = [name for name in trained if name not in pairs or _bits(pairs[name]) != _bits(trained[name].scale)]
     if wrong:
         found.append(f"the Q/DQ ONNX has other scales than the encodings for {', '.join(wrong[:8])}")
+    weights = _other_weights(files)
+    if weights:
+        found.append(f"the Q/DQ ONNX has other weights than the float ONNX for {', '.join(weights[:8])}")
+    unlike = sorted(set(files.kept_float) ^ set(files.encodings.float_ops))
+    if unlike:
+        found.append(f"the layer precisions and the encodings keep different nodes float: {', '.join(unlike[:8])}")
     return found
+
+
+def _other_weights(files: Files) -> list[str]:
+    """Initializers of the float ONNX that the Q/DQ ONNX holds with other numbers."""
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in files.qdq.graph.initializer}
+    axes = {weight.initializer: weight.axis for weight in onnx_qdq.weights_of(files.model).values()}
+    for name in axes:
+        if f"{name}/quantize" in held:  # an int8 kernel
+            integers, scale = held[f"{name}/quantize"], held[f"{name}/scale"]
+            shape = [-1 if axis == axes[name] else 1 for axis in range(integers.ndim)]
+            held[name] = integers.astype(np.float32) * scale.reshape(shape)
+    given = {tensor.name: numpy_helper.to_array(tensor) for tensor in files.model.graph.initializer}
+    return [name for name in given if name in held and not np.array_equal(given[name], held[name])]
 
 
 def _bits(scale: object) -> int:
