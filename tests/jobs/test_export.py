@@ -16,7 +16,8 @@ from keras import layers
 import tfqat
 from tfqat.errors import TfqatError
 from tfqat.exporters import cache
-from tfqat.jobs.export import export_spec, trained_model
+from tfqat.jobs.export import export_spec
+from tfqat.jobs.trained import quantized_model
 
 NAMES = {"model.onnx", "model.cache", "model.qdq.onnx", "layer_precisions.txt", "encodings.json", "manifest.json"}
 
@@ -176,6 +177,6 @@ def test_a_spec_exports_its_trained_model(model, exported, tmp_path):
 
 def test_a_spec_without_a_trained_model_is_refused(tmp_path):
     with pytest.raises(TfqatError, match="Run `tfqat train`"):
-        trained_model(spec_of(tmp_path))
+        quantized_model(spec_of(tmp_path))
     with pytest.raises(TfqatError, match="enable_qat"):
-        trained_model(spec_of(tmp_path, enable_qat=False))
+        quantized_model(spec_of(tmp_path, enable_qat=False))

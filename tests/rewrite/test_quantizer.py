@@ -168,7 +168,7 @@ def test_a_dead_tensor_is_floored():
 def test_gradient_passes_inside_the_range_and_stops_outside():
     import tensorflow as tf
 
-    layer = built(extent=[1.0])
+    layer = built(ranges="fixed", extent=[1.0])
     x = tf.constant([[0.4, -0.9, 1.5, -3.0]])
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -216,3 +216,19 @@ def test_config_round_trips():
     again = Quantizer.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert again.scheme == UNSIGNED
+
+
+def test_calibration_that_the_first_batch_proves_wrong_is_left_behind():
+    layer = built(decay=0.99, extent=[0.001])
+    call(layer, [[3.0]], training=True)
+    call(layer, [[1.0]], training=True)
+    assert ops.convert_to_numpy(layer.extent)[0] == pytest.approx((0.99 * 3 + 1) / 1.99, rel=1e-5)
+
+
+@pytest.mark.parametrize("first", [0.5, 1.9])
+def test_calibration_that_fits_is_kept_at_full_weight(first):
+    layer = built(decay=0.99, extent=[1.0])
+    call(layer, [[first]], training=True)
+    assert ops.convert_to_numpy(layer.extent)[0] == pytest.approx(1 + 0.01 * (first - 1), rel=1e-5)
+    call(layer, [[50.0]], training=True)  # only the first batch may do so: later ones may hold outliers
+    assert ops.convert_to_numpy(layer.extent)[0] < 1.6

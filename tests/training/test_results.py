@@ -6,7 +6,7 @@ import pytest
 
 from tfqat.errors import TfqatError
 from tfqat.spec import load_spec
-from tfqat.training.results import OWN_FILES, open_results
+from tfqat.training.results import OWN_FILES, check_trained_by, open_results
 
 
 def test_holds_the_resolved_spec(make_spec):
@@ -64,3 +64,14 @@ def test_a_broken_spec_file(make_spec):
     open_results(make_spec()).spec.write_text("{")
     with pytest.raises(TfqatError, match=r"spec\.yaml is no spec"):
         open_results(make_spec())
+
+
+def test_what_comes_after_training_must_ask_for_what_was_trained(make_spec):
+    spec = make_spec()
+    results = open_results(spec)
+    check_trained_by(results, spec)
+    strict = spec.model_copy(update={"quantization": spec.quantization.model_copy(update={"strict": True})})
+    check_trained_by(results, strict)
+    other = spec.model_copy(update={"quantization": spec.quantization.model_copy(update={"ranges": "fixed"})})
+    with pytest.raises(TfqatError, match=r"quantization_config\.ranges: was 'moving_average', is 'fixed'"):
+        check_trained_by(results, other)

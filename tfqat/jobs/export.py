@@ -13,6 +13,7 @@ from tfqat.core.files import folder_on_success
 from tfqat.errors import TfqatError
 from tfqat.exporters.options import Options
 from tfqat.exporters.registry import exporter
+from tfqat.jobs.trained import quantized_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.split import split
 from tfqat.targets import load_target
@@ -77,7 +78,7 @@ def export_spec(spec: Any, cache: Path | None = None) -> Mapping[str, Path]:
     """
     section = spec.export
     return export(
-        trained_model(spec),
+        quantized_model(spec),
         export_folder(spec, cache),
         formats=section.formats,
         input_names=section.input_names,
@@ -93,25 +94,6 @@ def export_spec(spec: Any, cache: Path | None = None) -> Mapping[str, Path]:
 def export_folder(spec: Any, cache: Path | None = None) -> Path:
     """Where a spec's export is: ``<results_dir>/export``, or the folder of ``cache`` where that is given."""
     return Path(spec.results_dir) / EXPORT_FOLDER if cache is None else cache.parent
-
-
-def trained_model(spec: Any) -> keras.Model:
-    """The quantization-aware trained model of a spec.
-
-    Raises:
-        TfqatError: the spec trains in float, or was not trained yet.
-    """
-    from tfqat.data.user_function import user_function
-    from tfqat.models.load import load_model
-
-    path = Path(spec.results_dir) / "qat.keras"
-    if not spec.training.enable_qat:
-        raise TfqatError("training_config.enable_qat is false, so nothing was quantized; set it to true and train.")
-    if not path.exists():
-        raise TfqatError(f"No trained model at {str(path)!r}. Run `tfqat train` with this spec first.")
-    if spec.model.python:
-        user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
-    return load_model(path)
 
 
 def _write(

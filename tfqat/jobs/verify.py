@@ -12,7 +12,8 @@ from tfqat import data as datasets
 from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
 from tfqat.exporters import tensorrt
-from tfqat.jobs.export import export_folder, trained_model
+from tfqat.jobs.export import export_folder
+from tfqat.jobs.trained import quantized_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.training import stages
 from tfqat.training.results import Results
@@ -55,7 +56,7 @@ def verify_spec(spec: Any, cache: Path | None = None) -> Report:
         VerificationError: a stage is out of tolerance.
         TfqatError: there is nothing to verify yet, or see :func:`verify`.
     """
-    model = trained_model(spec)
+    model = quantized_model(spec)
     files = _exported(spec, cache)
     data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
     with labels_explained():

@@ -25,6 +25,10 @@ from tfqat.rewrite.jit import jit_pays
 RANGES = ("moving_average", "learned", "fixed")
 # Until a tensor has been seen, a range that suits what follows a ReLU6; the first look replaces it.
 UNSEEN = 6.0
+# Weight of a range that calibration has set and no training step has moved yet.
+CALIBRATED = 2.0
+# A batch that reaches this many times as far as the calibrated range shows that calibration saw other values.
+FAR = 2.0
 
 
 class RangeEstimator(keras.layers.Layer):
@@ -33,7 +37,8 @@ class RangeEstimator(keras.layers.Layer):
     ``extent`` holds ``[max|x|]`` (symmetric) or ``[max(-x), max(x)]``. A training step moves it by
     ``extent += (observed - extent) * (1 - decay) / weight``, where ``weight = decay * weight + 1 - decay`` starts at
     0: the moving average without the bias of its start (arXiv:1412.6980, section 3). A weight of 0 says that no data
-    has been seen. Evaluation never moves a range.
+    has been seen. A calibrated range goes on as an average of full weight, unless the first training batch reaches
+    FAR times as far. Evaluation never moves a range.
 
     Args:
         scheme: Scheme of the tensor, or its dictionary.
@@ -110,7 +115,11 @@ class RangeEstimator(keras.layers.Layer):
         """Moves the range towards the values at hand, unless it is frozen."""
         observed = self.extent_in(self._looked_at(ops.stop_gradient(inputs)))
         extent, before = ops.convert_to_tensor(self.extent), ops.convert_to_tensor(self.weight)
-        weight = before * self.decay + (1.0 - self.decay)
+        # Calibration that the first training step proves wrong (a BatchNorm whose moving statistics lag behind its
+        # batches) would clip nearly all values and blow up the gradients: then the average starts anew.
+        wrong = ops.logical_and(before == CALIBRATED, ops.any(observed > FAR * extent))
+        start = ops.where(wrong, 0.0, ops.minimum(before, 1.0))
+        weight = start * self.decay + (1.0 - self.decay)
         moves = self._moves(observed)
         self.extent.assign(ops.where(moves, extent + (observed - extent) * ((1.0 - self.decay) / weight), extent))
         self.weight.assign(ops.where(moves, weight, before))
@@ -122,7 +131,7 @@ class RangeEstimator(keras.layers.Layer):
     def set_range(self, extent: Any) -> None:
         """Sets the range from calibration; the moving average goes on from it."""
         self.extent.assign(extent)
-        self.weight.assign(1.0)
+        self.weight.assign(CALIBRATED)
 
     def freeze(self) -> None:
         """Stops the range where it is, in any loop, also one that was compiled before."""

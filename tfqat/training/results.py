@@ -16,6 +16,8 @@ from tfqat.spec import dump_spec
 
 # Keys that may change between two runs over one folder: nothing that was trained depends on them.
 FREE_KEYS = ("results_dir", "export_config", "training_config.tensorboard")
+# Besides these, what may differ between training and what comes after it: other images may be looked at.
+FREE_AFTER_TRAINING = (*FREE_KEYS, "dataset_config", "quantization_config.strict")
 # What `--restart` removes; other files in the folder are the user's, or made from these by later commands.
 OWN_FILES = ("spec.yaml", "float.keras", "qat.keras", "placement.txt", "metrics.csv", "status.jsonl", "stages.json")
 OWN_FOLDERS = ("checkpoints", "tensorboard")
@@ -88,7 +90,7 @@ def open_results(spec: Any, restart: bool = False) -> Results:
     try:
         if restart:
             _clear(results)
-        _check_same_spec(results, resolved)
+        _check_same_spec(results, resolved, FREE_KEYS, _mend(results))
         _remove_leftovers(results)
         write_text(results.spec, resolved)
     except OSError as error:
@@ -107,23 +109,31 @@ def _clear(results: Results) -> None:
             shutil.rmtree(results.folder / name)
 
 
-def _check_same_spec(results: Results, resolved: str) -> None:
-    """Raises TfqatError where the folder's files were made by another spec."""
+def check_trained_by(results: Results, spec: Any) -> None:
+    """Raises TfqatError where the trained model is not what ``spec`` asks for: nothing of it would be obeyed."""
+    if not results.spec.exists():
+        return  # a model that was put there by hand
+    mend = f"Use the spec that trained it ({results.spec}), or train this one: `tfqat train --restart`."
+    _check_same_spec(results, dump_spec(spec), FREE_AFTER_TRAINING, mend)
+
+
+def _check_same_spec(results: Results, resolved: str, free: tuple[str, ...], mend: str) -> None:
+    """Raises TfqatError where the folder's files were made by another spec; ``free`` keys may differ."""
     if not results.spec.exists():
         return
     try:
         before = dict(_leaves(yaml.safe_load(results.spec.read_text(encoding="utf-8"))))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TfqatError(f"{results.spec} is no spec: {error}. {_mend(results)}") from error
+        raise TfqatError(f"{results.spec} is no spec: {error}. {mend}") from error
     now = dict(_leaves(yaml.safe_load(resolved)))
     differing = [
         f"  {key}: was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(FREE_KEYS)
+        if before.get(key) != now.get(key) and not key.startswith(free)
     ]
     if differing:
         head = f"{results.folder} holds the results of another spec. Keys that differ:"
-        raise TfqatError("\n".join([head, *differing, _mend(results)]))
+        raise TfqatError("\n".join([head, *differing, mend]))
 
 
 def _mend(results: Results) -> str:

@@ -1,0 +1,46 @@
+"""Trained: the model that a spec's training left in its results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfqat.data.user_function import user_function
+from tfqat.errors import TfqatError
+from tfqat.models.load import load_model
+from tfqat.training.results import Results, check_trained_by
+
+
+def trained_path(spec: Any) -> Path:
+    """The file of the trained model: ``qat.keras``, or ``float.keras`` where the spec trains in float.
+
+    Raises:
+        TfqatError: it is not there yet, or was trained by a spec that asked for something else.
+    """
+    results = Results(Path(spec.results_dir))
+    path = results.qat_model if spec.training.enable_qat else results.float_model
+    if not path.exists():
+        raise TfqatError(f"No trained model at {str(path)!r}. Run `tfqat train` with this spec first.")
+    check_trained_by(results, spec)
+    return path
+
+
+def trained_model(spec: Any) -> keras.Model:
+    """The trained model of a spec; see :func:`trained_path` for errors."""
+    path = trained_path(spec)
+    if spec.model.python:
+        user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
+    return load_model(path)
+
+
+def quantized_model(spec: Any) -> keras.Model:
+    """The quantization-aware trained model of a spec.
+
+    Raises:
+        TfqatError: the spec trains in float; see :func:`trained_path` for others.
+    """
+    if not spec.training.enable_qat:
+        raise TfqatError("training_config.enable_qat is false, so nothing was quantized; set it to true and train.")
+    return trained_model(spec)
