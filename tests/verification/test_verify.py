@@ -100,6 +100,14 @@ def test_noise_moves_outputs_a_little(qat, images):
     assert small < 0.01 < large
 
 
+def test_the_last_bits_of_a_constant_output_are_no_error():
+    reference = np.full((8, 3), 1 / 3)
+    shaken = reference * (1 + 1e-7 * np.random.default_rng(0).standard_normal((8, 3)))
+    assert centered_error(shaken, reference) < 2e-3
+    assert centered_error(reference, reference) == 0
+    assert centered_error(reference * [[1.001]] + np.eye(8, 3) * 1e-3, reference) > 0.1
+
+
 def test_centered_error_sees_through_a_common_offset():
     reference = np.array([[1.0, 2.0], [3.0, 5.0]])
     assert centered_error(reference + 100, reference) == pytest.approx(0)
