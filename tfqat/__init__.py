@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tfqat.models.zoo import build_model
     from tfqat.rewrite.finalize import finalize
     from tfqat.rewrite.freeze import freeze
-    from tfqat.rewrite.prepare import placement, prepare
+    from tfqat.rewrite.plan import placement
+    from tfqat.rewrite.prepare import prepare
     from tfqat.spec.load import load_spec
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ _HOMES = {
     "freeze": "tfqat.rewrite.freeze",
     "load_model": "tfqat.models.load",
     "load_spec": "tfqat.spec.load",
-    "placement": "tfqat.rewrite.prepare",
+    "placement": "tfqat.rewrite.plan",
     "prepare": "tfqat.rewrite.prepare",
     "verify": "tfqat.jobs.verify",
 }

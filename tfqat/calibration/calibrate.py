@@ -12,14 +12,14 @@ import numpy as np
 from tfqat.calibration.histogram import Histogram
 from tfqat.calibration.methods import METHODS
 from tfqat.calibration.report import CalibratedRange, CalibrationReport
-from tfqat.core.scheme import SCALE_FLOOR, Scheme
+from tfqat.core.scheme import SCALE_FLOOR
 from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph, bypass
 from tfqat.graph.run import run
 from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.model import range_layers
-from tfqat.rewrite.quantizer import RangeEstimator
+from tfqat.rewrite.quantizer import RangeEstimator, extent_of_range
 
 
 def calibrate(
@@ -50,7 +50,8 @@ def calibrate(
     if not layers:
         raise TfqatError(f"Model {model.name!r} has no Quantizers; calibrate the one that tfqat.prepare returned.")
     graph = view(model)
-    tensors = {op.inputs[0]: op.source.built for op in graph.ops if isinstance(op.source.built, RangeEstimator)}
+    layers_of = {op.inputs[0]: op.source.built for op in graph.ops if isinstance(op.source.built, RangeEstimator)}
+    tensors = {tensor: layer for tensor, layer in layers_of.items() if layer.fixed_range is None}
     unquantized = bypass(release(graph), [op.name for op in graph.ops if isinstance(op.source.built, RangeEstimator)])
     histograms = {tensor: Histogram() for tensor in tensors}
     seen = 0
@@ -124,10 +125,6 @@ def _by_name(graph: Graph, inputs: Any) -> dict[str, Any]:
 def _set(layer: RangeEstimator, tensor: str, histogram: Histogram, method: str, percentile: float) -> CalibratedRange:
     low, high = METHODS[method](histogram, layer.scheme, percentile)
     low, high = min(low, 0.0), max(high, 0.0)
-    layer.set_range(_extent(layer.scheme, low, high))
+    layer.set_range(extent_of_range(layer.scheme, low, high))
     dead = max(-low, high) / layer.scheme.qmax <= float(SCALE_FLOOR)
     return CalibratedRange(tensor, histogram.low, histogram.high, low, high, dead)
-
-
-def _extent(scheme: Scheme, low: float, high: float) -> np.ndarray:
-    return np.asarray([max(-low, high)] if scheme.symmetric else [-low, high], np.float32)

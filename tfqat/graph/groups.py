@@ -10,7 +10,7 @@ from tfqat.graph.graph import Op
 def groups_of(sharing: Iterable[Op], quantized: Iterable[str]) -> dict[str, str]:
     """Quantized tensor -> name of its group; tensors alone in theirs are left out.
 
-    All inputs and outputs of a range-sharing op (a Concat, a MaxPool) are in one group, named after its first member.
+    All inputs and outputs of an op in ``sharing`` (a Concat, a MaxPool) are in one group, named after its first member.
     """
     parent: dict[str, str] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tfqat.core.scheme import Scheme
@@ -22,7 +22,9 @@ class Placement:
         activations: tensor name -> Scheme of the Quantizer after it.
         groups: tensor name -> name of the group whose members share one range; lone tensors are left out.
         observed: tensors inside blocks whose range is only watched (what a composite activation reads).
-        changes: lines about what the rewriting changes in the model (ReLU6).
+        changes: lines about what the rewriting changes in the model (ReLU6, BatchNorm that is folded first).
+        fixed: tensor name -> real range (low, high), where the device knows no other.
+        config: the document that the target was read from, where it is no file in ``targets/``.
     """
 
     target: str
@@ -32,6 +34,13 @@ class Placement:
     groups: Mapping[str, str]
     observed: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+
+    @property
+    def shared_ops(self) -> frozenset[str]:
+        """Names of the ops whose output has the range of their input."""
+        return frozenset(row.op for row in self.rows if row.state == "shared")
 
     @property
     def int8_mac_share(self) -> float:
@@ -62,6 +71,9 @@ class Placement:
             return "observed"
         if tensor not in self.activations:
             return ""
+        if tensor in self.fixed:
+            low, high = self.fixed[tensor]
+            return f"fixed [{low:g}, {high:g}]"
         group = self.groups.get(tensor)
         return "quantized" if group is None else f"quantized, tied ({group})"
 
@@ -83,6 +95,8 @@ class Placement:
             "groups": dict(self.groups),
             "observed": list(self.observed),
             "changes": list(self.changes),
+            "fixed": {name: list(bounds) for name, bounds in self.fixed.items()},
+            "config": self.config,
         }
 
 
@@ -97,6 +111,8 @@ def placement_from_dict(data: Mapping[str, Any]) -> Placement:
         groups=dict(data["groups"]),
         observed=tuple(data["observed"]),
         changes=tuple(data["changes"]),
+        fixed={name: (low, high) for name, (low, high) in data["fixed"].items()},
+        config=data["config"],
     )
 
 

@@ -1,6 +1,8 @@
 """Fake quantization: a tensor rounded to its integers and back, with a straight-through gradient; any Keras backend.
 
-Kernels:      q(x) = s * round(x / s),  s = max|x| / qmax per channel,  dq/dx = 1 (nothing is clipped)
+Kernels:      q(x) = s * round(x / s),  s = max|x| / qmax per channel,  dq/dx = 1 (nothing is clipped);
+              asymmetric: s = (max x - min x) / (qmax - qmin), with a zero point;
+              held scale: q(x) = s * clip(round(x / s), qmin, qmax),  dq/dx = 0 where it clips
 Activations:  q(x) = s * clip(round(x / s), qmin, qmax),  dq/dx = 1 inside the range and 0 outside
               (arXiv:1308.3432 for the straight-through estimator, arXiv:1712.05877 for its use here)
 Learned:      the same q(x), and dq/ds = round(x / s) - x / s inside, qmin or qmax outside, divided by sqrt(n * qmax)
@@ -33,14 +35,33 @@ def fake_quantize_kernel(kernel: Any, scheme: Scheme) -> Any:
 
     @ops.custom_gradient
     def rounded(values: Any) -> Any:
-        scale = kernel_scale(values, scheme)
-
         def gradient(*arguments: Any, upstream: Any = None) -> Any:
             return arguments[0] if upstream is None else upstream
 
+        if not scheme.symmetric:
+            scale, zero_point = _asymmetric_kernel(values, scheme)
+            integers = ops.clip(ops.round(values / scale) + zero_point, float(scheme.qmin), float(scheme.qmax))
+            return (integers - zero_point) * scale, gradient
+        scale = kernel_scale(values, scheme)
         return ops.round(values / scale) * scale, gradient
 
     return rounded(kernel)
+
+
+def fake_quantize_held(kernel: Any, scale: Any, scheme: Scheme) -> Any:
+    """The kernel on the grid of a given scale (shaped to multiply it); clipped weights get no gradient."""
+    clipped = ops.clip(kernel / scale, float(scheme.qmin), float(scheme.qmax))
+    return (clipped + ops.stop_gradient(ops.round(clipped) - clipped)) * scale
+
+
+def _asymmetric_kernel(kernel: Any, scheme: Scheme) -> tuple[Any, Any]:
+    rank = len(kernel.shape)
+    others = tuple(axis for axis in range(rank) if axis - rank not in scheme.axis)
+    low = ops.minimum(ops.min(kernel, axis=others, keepdims=True), 0.0)
+    high = ops.maximum(ops.max(kernel, axis=others, keepdims=True), 0.0)
+    scale = ops.maximum((high - low) / float(scheme.qmax - scheme.qmin), FLOOR)
+    zero_point = ops.clip(ops.round(scheme.qmin - low / scale), float(scheme.qmin), float(scheme.qmax))
+    return scale, zero_point
 
 
 def bounds(extent: Any, scheme: Scheme) -> tuple[Any, Any]:

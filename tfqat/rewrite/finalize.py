@@ -15,10 +15,12 @@ from tfqat.graph.graph import Graph, Op, bypass, replace_ops
 from tfqat.graph.kinds import IDENTITY
 from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
+from tfqat.rewrite.bias import integer_biases
 from tfqat.rewrite.fold import fold_batch_norms
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.quantizer import RangeEstimator
+from tfqat.targets import load_target
 
 _HALF = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"})
 
@@ -26,8 +28,8 @@ _HALF = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"})
 def finalize(model: QuantizedModel) -> QuantizedModel:
     """A new model for inference in float32: BatchNorm folded, kernels ``s * q``, ranges frozen, dropout gone.
 
-    Its outputs are those of the trained model in evaluation, up to float rounding. A finalized model is returned as
-    it is.
+    Its outputs are those of the trained model in evaluation, up to float rounding, and where the target has integer
+    biases up to their rounding, which is a small part of a step. A finalized model is returned as it is.
 
     Raises:
         TfqatError: the model was not made by ``prepare``, or a Quantizer has seen no data.
@@ -43,6 +45,9 @@ def finalize(model: QuantizedModel) -> QuantizedModel:
     _check_seen(graph)
     graph = replace_ops(replace_ops(release(graph), _frozen), _in_float32)
     graph = _without_identities(fold_batch_norms(graph))
+    plan = model.placement
+    if load_target(plan.target, plan.config).integer_bias:
+        graph = integer_biases(graph, plan.shared_ops)
     return build(graph, partial(QuantizedModel, placement=model.placement, finalized=True))
 
 
@@ -78,9 +83,11 @@ def _with_fixed_range(op: Op, layer: RangeEstimator) -> Op:
 def _with_rounded_kernel(op: Op, layer: QuantizedKernel) -> Op:
     encoding = layer.kernel_encoding()
     kernel = keras.ops.convert_to_numpy(op.source.values[0])
-    bias = [keras.ops.convert_to_numpy(value) for value in op.source.values[1:]]
-    scale = np.maximum(encoding.scale, SCALE_FLOOR)
-    values = (encoding.fake_quantize(kernel), *bias, scale)
+    bias = [keras.ops.convert_to_numpy(layer.bias)] if layer.use_bias else []
+    numbers = [np.maximum(encoding.scale, SCALE_FLOOR)]
+    if not encoding.scheme.symmetric:
+        numbers.append(encoding.zero_point.astype(np.float32))
+    values = (encoding.fake_quantize(kernel), *bias, *numbers)
     config = {**op.source.config, "finalized": True, "trainable": False}
     return replace(op, source=replace(op.source, config=config, values=values, built=None))
 

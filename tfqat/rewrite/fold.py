@@ -6,6 +6,7 @@ bias ``beta + (b - mean) * g``, ``g = gamma / sqrt(variance + epsilon)`` per out
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -18,15 +19,15 @@ from tfqat.graph.graph import Graph, Op, Source, bypass
 from tfqat.graph.kinds import KERNEL_AXES
 
 
-def fold_batch_norms(graph: Graph) -> Graph:
-    """The graph without the BatchNorms that are the only reader of a weighted op on its channel axis.
+def fold_batch_norms(graph: Graph, chosen: Callable[[Op], bool] = lambda op: True) -> Graph:
+    """The graph without the BatchNorms that are the only reader of a weighted op, a chosen one, on its channel axis.
 
     A layer that is called twice is folded where each call has the same BatchNorm; else each call gets its own kernel.
     """
     folded: dict[str, Op] = {}
     for norm in graph.ops:
         before = graph.producer(norm.inputs[0]) if norm.kind == "batch_normalization" else None
-        if before is not None and _folds(graph, before, norm):
+        if before is not None and chosen(before) and _folds(graph, before, norm):
             folded[norm.name] = before
     sources = {before.name: _folded_source(before, graph.op(name)) for name, before in folded.items()}
     ops_ = tuple(replace(op, source=sources.get(op.name, op.source)) for op in graph.ops)
@@ -35,8 +36,16 @@ def fold_batch_norms(graph: Graph) -> Graph:
 
 def _folds(graph: Graph, before: Op, norm: Op) -> bool:
     alone = before.kind in KERNEL_AXES and graph.sole_consumer(before.outputs[0]) is norm
+    if before.source.config.get("finalized") and not _takes_gain(before):
+        return False
     rank = len(graph.shapes[before.outputs[0]])
     return alone and norm.source.config.get("axis", -1) in (-1, rank - 1) and _last_channels(before)
+
+
+def _takes_gain(op: Op) -> bool:
+    """Whether the finalized kernel stays on a grid when each channel is multiplied: symmetric, a scale a channel."""
+    numbers = op.source.values[1 + op.source.config["use_bias"] :]
+    return len(numbers) == 1 and np.ndim(numbers[0]) == 1
 
 
 def _last_channels(op: Op) -> bool:

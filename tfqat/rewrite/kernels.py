@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from tfqat.core.encoding import Encoding, encoding_of_values
-from tfqat.core.scheme import Scheme, to_channels
-from tfqat.rewrite.fake_quant import fake_quantize_kernel
+from tfqat.core.scheme import Scheme, broadcast, to_channels
+from tfqat.rewrite.fake_quant import fake_quantize_held, fake_quantize_kernel
 from tfqat.rewrite.jit import jit_pays
 
 if TYPE_CHECKING:
@@ -30,26 +30,37 @@ class QuantizedKernel(_Layer):
 
     Outside of ``call``, ``kernel`` is the float variable, so saving and optimizing never see rounded weights. A
     finalized layer (``finalized=True``) holds ``s * q`` as its kernel and ``s`` as ``kernel_scale``, shape
-    ``(channels,)``, and rounds no more.
+    ``(channels,)`` or ``()``, and rounds no more; an asymmetric one has a ``kernel_zero_point`` as well. With
+    ``held=True`` the scale is ``kernel_scale`` from the start, set from outside, and weights beyond it are clipped.
     """
 
     def __init__(
-        self, *args: Any, weight_scheme: Scheme | dict[str, Any], finalized: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        weight_scheme: Scheme | dict[str, Any],
+        finalized: bool = False,
+        held: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         given = weight_scheme
         self.weight_scheme = given if isinstance(given, Scheme) else Scheme(**{**given, "axis": tuple(given["axis"])})
-        self.finalized = finalized
+        self.finalized, self.held = finalized, held
         self.supports_jit = jit_pays()
         self._quantizing = False
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
-        if self.finalized:
-            channels = to_channels(np.empty(self._kernel.shape, np.bool_), self.weight_scheme.axis).shape[1]
-            self.kernel_scale = self.add_weight(
-                name="kernel_scale", shape=(channels,), initializer="ones", trainable=False, dtype="float32"
-            )
+        if self.finalized or self.held:
+            self.kernel_scale = self._state("kernel_scale", "ones")
+            if not self.weight_scheme.symmetric:
+                self.kernel_zero_point = self._state("kernel_zero_point", "zeros")
+
+    def _state(self, name: str, initializer: str) -> Any:
+        scheme = self.weight_scheme
+        channels = to_channels(np.empty(self._kernel.shape, np.bool_), scheme.axis).shape[1]
+        shape = (channels,) if scheme.per_channel else ()
+        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=False, dtype="float32")
 
     @property
     def kernel(self) -> Any:
@@ -57,11 +68,18 @@ class QuantizedKernel(_Layer):
         if not self._quantizing or self.finalized:
             return self._kernel
         kernel = ops.cast(self._kernel, "float32")
-        return ops.cast(fake_quantize_kernel(kernel, self.weight_scheme), self.compute_dtype)
+        return ops.cast(self._rounded(kernel), self.compute_dtype)
 
     @kernel.setter
     def kernel(self, value: Any) -> None:
         self._kernel = value
+
+    def _rounded(self, kernel: Any) -> Any:
+        if not self.held:
+            return fake_quantize_kernel(kernel, self.weight_scheme)
+        shape = tuple(kernel.shape)
+        ones = broadcast(np.ones(self.kernel_scale.shape), len(shape), shape, self.weight_scheme.axis).shape
+        return fake_quantize_held(kernel, ops.reshape(self.kernel_scale, ones), self.weight_scheme)
 
     def call(self, inputs: Any) -> Any:
         self._quantizing = True
@@ -70,12 +88,19 @@ class QuantizedKernel(_Layer):
         finally:
             self._quantizing = False
 
+    def hold_scale(self, scale: np.ndarray) -> None:
+        """Sets the scale of a ``held`` layer: one a channel, or one for the whole kernel."""
+        self.kernel_scale.assign(np.broadcast_to(np.asarray(scale, np.float32), self.kernel_scale.shape))
+
     def kernel_encoding(self) -> Encoding:
-        """The Encoding of the kernel as it stands."""
-        if self.finalized:
-            scale = ops.convert_to_numpy(self.kernel_scale)
-            return Encoding(self.weight_scheme, scale, np.zeros(scale.shape, np.int32))
-        return encoding_of_values(self.weight_scheme, ops.convert_to_numpy(self._kernel))
+        """The Encoding of the kernel as it stands; of a held scale its origin is ``imported``."""
+        if not (self.finalized or self.held):
+            return encoding_of_values(self.weight_scheme, ops.convert_to_numpy(self._kernel))
+        scale = ops.convert_to_numpy(self.kernel_scale)
+        zero_point = np.zeros(scale.shape, np.int32)
+        if not self.weight_scheme.symmetric:
+            zero_point = np.rint(ops.convert_to_numpy(self.kernel_zero_point)).astype(np.int32)
+        return Encoding(self.weight_scheme, scale, zero_point, "imported" if self.held else "learned")
 
     def save_own_variables(self, store: Any) -> None:
         """As any layer saves: Conv2D's own way knows kernel and bias alone, and would lose the scale."""
@@ -87,7 +112,8 @@ class QuantizedKernel(_Layer):
 
     def get_config(self) -> dict[str, Any]:
         scheme = {**asdict(self.weight_scheme), "axis": list(self.weight_scheme.axis)}
-        return {**super().get_config(), "weight_scheme": scheme, "finalized": self.finalized}
+        own = {"weight_scheme": scheme, "finalized": self.finalized, "held": self.held}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("tfqat")

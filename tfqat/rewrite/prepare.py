@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import keras
 
@@ -13,27 +12,18 @@ from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, Source, insert_after, replace_ops
-from tfqat.graph.kinds import IDENTITY, OTHER_WEIGHTED
-from tfqat.graph.place import place
+from tfqat.graph.kinds import OTHER_WEIGHTED
 from tfqat.graph.placement import Placement
-from tfqat.graph.rules import Rule, rules_from
-from tfqat.graph.target import Target
+from tfqat.graph.rules import rules_from
+from tfqat.graph.sign import is_nonnegative
 from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import absorb
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS
 from tfqat.rewrite.model import QuantizedModel
+from tfqat.rewrite.plan import Plan, Rules, plan_for
 from tfqat.rewrite.quantizer import RANGES, Quantizer, RangeObserver
 from tfqat.rewrite.relu6 import DEFAULT, to_relu6
-from tfqat.targets import load_target
-
-Rules = Iterable[Rule | Mapping[str, Any]]
-
-# Activations that give no negative values, and what passes such values on.
-_NONNEGATIVE = frozenset("relu relu6 sigmoid hard_sigmoid softmax softplus exponential".split())
-_KEEPS_SIGN = IDENTITY | frozenset(
-    ["max_pooling2d", "average_pooling2d", "global_average_pooling2d", "reshape", "flatten"]
-)
 
 
 @dataclass(frozen=True)
@@ -67,12 +57,13 @@ def prepare(
     observe_fraction: float = 1.0,
     freeze_step: int | None = None,
     strict: bool = False,
+    activation: str | None = None,
 ) -> QuantizedModel:
     """A new model that computes what INT8 inference will, and trains; the given one is untouched.
 
     Args:
         model: a float Keras model: functional, Sequential, nested, or subclassed of layers and ``keras.ops``.
-        target: name of a file in ``targets/``.
+        target: name of a file in ``targets/``, or the path of an AIMET-style JSON config.
         rules: ordered; the first rule that matches an op and has the key decides. Keys: ``match`` (glob on op names),
             ``quantize``, ``relu6``.
         relu6: kinds of activation that become ReLU6, but for model outputs.
@@ -81,29 +72,31 @@ def prepare(
         observe_fraction: share of each batch by which ranges follow.
         freeze_step: training step after which ranges stay.
         strict: a weighted op that stays float without a rule that asks for it is an error.
+        activation: integers of the activations, where the target offers a choice (``sima``: ``uint8``, ``int8``).
 
     Raises:
         TfqatError: nothing to quantize, a rule without a match, an unknown target or option, a prepared model.
     """
     options = RangeOptions(ranges, decay, observe_fraction, freeze_step)
-    graph, plan, chosen = _plan(model, target, rules, relu6)
-    _check(graph, plan, chosen, options, strict)
-    graph = replace_ops(graph, lambda op: _quantized(op, plan))
+    plan = plan_for(model, target, rules, relu6, activation)
+    _check(plan, options, strict)
+    return quantize(plan.graph, plan.placement, options)
+
+
+def quantize(
+    graph: Graph, plan: Placement, options: RangeOptions = RangeOptions(), held_kernels: bool = False
+) -> QuantizedModel:
+    """The model that a graph becomes by a plan made for it.
+
+    Args:
+        graph: a float model, viewed, in the form that the plan's target runs.
+        plan: its Placement.
+        options: how Quantizers learn.
+        held_kernels: whether the scales of kernels are set from outside (``QuantizedKernel.hold_scale``).
+    """
+    graph = replace_ops(graph, lambda op: _quantized(op, plan, held_kernels))
     graph = insert_after(graph, _range_ops(graph, plan, options), keep_outputs=_float_outputs(graph, plan))
     return build(absorb(graph), partial(QuantizedModel, placement=plan))
-
-
-def placement(
-    model: keras.Model, target: str = "tensorrt", rules: Rules = (), relu6: Collection[str] = DEFAULT
-) -> Placement:
-    """What ``prepare`` would do to the model, and why; nothing is rewritten. Prints as a table.
-
-    Raises:
-        TfqatError: a rule without a match, an unknown target or activation.
-    """
-    if isinstance(model, QuantizedModel):
-        return model.placement
-    return _plan(model, target, rules, relu6)[1]
 
 
 def relu6_model(model: keras.Model, rules: Rules = (), relu6: Collection[str] = DEFAULT) -> keras.Model:
@@ -112,18 +105,8 @@ def relu6_model(model: keras.Model, rules: Rules = (), relu6: Collection[str] = 
     return build(graph)
 
 
-def _plan(
-    model: keras.Model, target: str, rules: Rules, relu6: Collection[str]
-) -> tuple[Graph, Placement, tuple[Rule, ...]]:
-    if isinstance(model, QuantizedModel):
-        raise TfqatError(f"Model {model.name!r} is prepared already; give tfqat.prepare the float model.")
-    chosen = rules_from(rules)
-    accelerator: Target = load_target(target)
-    graph, changes = to_relu6(view(model), relu6, chosen)
-    return graph, place(graph, accelerator, chosen, changes), chosen
-
-
-def _check(graph: Graph, plan: Placement, rules: tuple[Rule, ...], options: RangeOptions, strict: bool) -> None:
+def _check(planned: Plan, options: RangeOptions, strict: bool) -> None:
+    graph, plan = planned.graph, planned.placement
     if not plan.weights:
         kinds = ", ".join(sorted({op.kind for op in graph.ops})) or "none"
         raise TfqatError(
@@ -144,12 +127,12 @@ def _check(graph: Graph, plan: Placement, rules: tuple[Rule, ...], options: Rang
         )
 
 
-def _quantized(op: Op, plan: Placement) -> Op:
+def _quantized(op: Op, plan: Placement, held: bool) -> Op:
     """The op with a quantized kernel, or a BatchNorm that can be frozen; other ops as they are."""
     source = op.source
     if op.name in plan.weights:
         scheme = plan.weights[op.name]
-        config = {**source.config, "weight_scheme": scheme}
+        config = {**source.config, "weight_scheme": scheme, "held": held}
         # Calls of one layer share it as long as they agree on how its kernel is quantized.
         key = (source.key, "quantized", scheme)
         return replace(op, source=Source(QUANTIZED_LAYERS[op.kind], config, source.values, key))
@@ -178,18 +161,12 @@ def _range_op(cls: type, graph: Graph, tensor: str, scheme: Scheme, plan: Placem
         "decay": options.decay,
         "observe_fraction": options.observe_fraction,
         "freeze_step": options.freeze_step,
-        "nonnegative": _nonnegative(graph, tensor),
+        "nonnegative": is_nonnegative(graph, tensor),
         "group": plan.groups.get(tensor),
+        "fixed_range": plan.fixed.get(tensor),
     }
     name = f"{tensor}/{kind}"
     return Op(name, name, kind, (tensor,), (name,), Source(cls, config, (), name))
-
-
-def _nonnegative(graph: Graph, tensor: str) -> bool:
-    op = graph.producer(tensor)
-    while op is not None and op.kind in _KEEPS_SIGN:
-        op = graph.producer(op.inputs[0])
-    return op is not None and op.kind in _NONNEGATIVE
 
 
 def _float_outputs(graph: Graph, plan: Placement) -> list[str]:

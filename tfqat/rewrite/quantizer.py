@@ -48,6 +48,7 @@ class RangeEstimator(keras.layers.Layer):
         freeze_step: training step after which the range stays; None for never.
         nonnegative: whether the tensor is known to have no negative values.
         group: name of the group whose members share one range, None for none.
+        fixed_range: real range (low, high) that the device prescribes, None for none; it then never moves.
     """
 
     def __init__(
@@ -59,11 +60,14 @@ class RangeEstimator(keras.layers.Layer):
         freeze_step: int | None = None,
         nonnegative: bool = False,
         group: str | None = None,
+        fixed_range: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.scheme = scheme if isinstance(scheme, Scheme) else Scheme(**{**scheme, "axis": tuple(scheme["axis"])})
-        self.ranges, self.decay, self.observe_fraction = ranges, decay, observe_fraction
+        self.fixed_range = None if fixed_range is None else tuple(fixed_range)
+        self.ranges = ranges if fixed_range is None else "fixed"
+        self.decay, self.observe_fraction = decay, observe_fraction
         self.freeze_step, self.nonnegative, self.group = freeze_step, nonnegative, group
         self.supports_jit = jit_pays()
         self._tied = _Tied((self,))
@@ -72,9 +76,11 @@ class RangeEstimator(keras.layers.Layer):
         state = {"trainable": False, "dtype": "float32", "autocast": False, "aggregation": "mean"}
         size = 1 if self.scheme.symmetric else 2
         learned = {**state, "trainable": self.ranges == "learned"}
-        start = keras.initializers.Constant(UNSEEN)
+        start, seen = keras.initializers.Constant(UNSEEN), "zeros"
+        if self.fixed_range is not None:
+            start, seen = _Given(extent_of_range(self.scheme, *self.fixed_range)), "ones"
         self.extent = self.add_weight(name="extent", shape=(size,), initializer=start, **learned)
-        self.weight = self.add_weight(name="weight", shape=(), initializer="zeros", **state)
+        self.weight = self.add_weight(name="weight", shape=(), initializer=seen, **state)
         self.frozen = self.add_weight(name="frozen", shape=(), initializer="zeros", **state)
         if self.ranges == "learned":
             self.held = self.add_weight(name="held", shape=(size,), initializer=start, **state)
@@ -85,7 +91,7 @@ class RangeEstimator(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        own = ("ranges", "decay", "observe_fraction", "freeze_step", "nonnegative", "group")
+        own = ("ranges", "decay", "observe_fraction", "freeze_step", "nonnegative", "group", "fixed_range")
         config = {"scheme": {**asdict(self.scheme), "axis": list(self.scheme.axis)}}
         return {**super().get_config(), **config, **{key: getattr(self, key) for key in own}}
 
@@ -181,6 +187,21 @@ class RangeEstimator(keras.layers.Layer):
             return moves
         self.steps.assign(self.steps + 1.0)
         return ops.logical_and(moves, self.steps <= float(self.freeze_step))
+
+
+def extent_of_range(scheme: Scheme, low: float, high: float) -> np.ndarray:
+    """The extent of the real range ``[low, high]``: ``[max|x|]`` or, asymmetric, ``[max(-x), max(x)]``."""
+    return np.asarray([max(-low, high)] if scheme.symmetric else [-low, high], np.float32)
+
+
+class _Given(keras.initializers.Initializer):
+    """Sets a variable to given values."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        return ops.cast(self.values, dtype)
 
 
 class _Tied:

@@ -15,12 +15,11 @@ from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS, QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.quantizer import Quantizer, RangeEstimator
-from tfqat.targets import load_target
 
-# Each has one weight more than the stock layer, the last.
 _STOCK = {cls: cls.__mro__[2] for cls in QUANTIZED_LAYERS.values()} | {
     FreezableBatchNormalization: keras.layers.BatchNormalization
 }
+_OWN_KEYS = ("weight_scheme", "finalized", "held")
 
 
 def split(model: QuantizedModel) -> tuple[keras.Model, Encodings]:
@@ -36,8 +35,7 @@ def split(model: QuantizedModel) -> tuple[keras.Model, Encodings]:
         op.name: op.source.built.kernel_encoding() for op in graph.ops if isinstance(op.source.built, QuantizedKernel)
     }
     plain = bypass(replace_ops(graph, _stock), [op.name for op in graph.ops if _is_range(op)])
-    shared_kinds = load_target(plan.target).shared_range
-    activations = _carried(plain, learned, shared_kinds, set(plan.float_ops))
+    activations = _carried(plain, learned, plan.shared_ops)
     float_ops = {name: reason for name, reason in plan.float_ops.items() if name in {op.name for op in plain.ops}}
     return build(plain), Encodings(plan.target, activations, weights, float_ops)
 
@@ -56,13 +54,11 @@ def _learned(graph: Graph) -> dict[str, Encoding]:
     return found
 
 
-def _carried(
-    graph: Graph, learned: dict[str, Encoding], shared_kinds: frozenset[str], floats: set[str]
-) -> dict[str, Encoding]:
+def _carried(graph: Graph, learned: dict[str, Encoding], sharing: frozenset[str]) -> dict[str, Encoding]:
     """The learned Encodings and those that range-sharing ops pass on, in the order in which tensors are computed."""
     found = {tensor: learned[tensor] for tensor in graph.inputs if tensor in learned}
     for op in graph.ops:
-        known = op.inputs[0] in found and op.kind in shared_kinds and op.name not in floats
+        known = op.name in sharing and op.inputs[0] in found
         for tensor in op.outputs:
             if tensor in learned:
                 found[tensor] = learned[tensor]
@@ -76,6 +72,8 @@ def _stock(op: Op) -> Op:
     source = op.source
     if source.cls not in _STOCK:
         return op
-    config = {key: value for key, value in source.config.items() if key not in ("weight_scheme", "finalized")}
-    kept = replace(source, cls=_STOCK[source.cls], config=config, values=source.values[:-1], built=None)
+    config = {key: value for key, value in source.config.items() if key not in _OWN_KEYS}
+    # The stock layer's weights come first: kernel and bias, or BatchNorm's own without the flag that freezes them.
+    count = 1 + config["use_bias"] if "use_bias" in config else len(source.values) - 1
+    kept = replace(source, cls=_STOCK[source.cls], config=config, values=source.values[:count], built=None)
     return replace(op, source=kept)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from tfqat.errors import TfqatError
 from tfqat.graph.target import Target
@@ -15,7 +17,7 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def load_target(name: str) -> Target:
+def load_target(name: str, config: Mapping[str, Any] | None = None) -> Target:
     """The target of that name.
 
     Raises:
