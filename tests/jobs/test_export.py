@@ -94,7 +94,7 @@ def test_int8_weights(model, tmp_path, images):
 
 REFUSED = {
     "format": ({"formats": ["tensort"]}, "Did you mean 'tensorrt'"),
-    "no format": ({"formats": []}, "at least one"),
+    "no format": ({"formats": []}, "expected some of tensorrt"),
     "version": ({"tensorrt_version": "8"}, "tensorrt_version"),
     "opset": ({"opset": 11}, "opset"),
     "input names": ({"input_names": ["a", "b"]}, "input_names"),
@@ -158,7 +158,9 @@ def spec_of(folder, **training) -> SimpleNamespace:
             formats=("tensorrt",),
             tensorrt_version="8.6.1",
             opset=17,
-            int8_weights=False,
+            int8_weights=None,
+            aimet_version="1.0.0",
+            c_array=False,
             input_names=None,
             output_names=None,
         ),

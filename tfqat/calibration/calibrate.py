@@ -45,7 +45,7 @@ def calibrate(
     Raises:
         TfqatError: an unknown method, a model without Quantizers, values that are NaN or infinite.
     """
-    _check(method, batches, percentile)
+    check_method(method, batches, percentile)
     layers = range_layers(model)
     if not layers:
         raise TfqatError(f"Model {model.name!r} has no Quantizers; calibrate the one that tfqat.prepare returned.")
@@ -55,7 +55,7 @@ def calibrate(
     unquantized = bypass(release(graph), [op.name for op in graph.ops if isinstance(op.source.built, RangeEstimator)])
     histograms = {tensor: Histogram() for tensor in tensors}
     seen = 0
-    for inputs in islice(_inputs(dataset), batches):
+    for inputs in islice(inputs_of(dataset), batches):
         _look(unquantized, inputs, histograms)
         seen += 1
     found = {t: h for t, h in histograms.items() if not h.empty}
@@ -63,7 +63,7 @@ def calibrate(
     return CalibrationReport(method, seen, ranges, tuple(t for t in tensors if t not in found))
 
 
-def _check(method: str, batches: int, percentile: float) -> None:
+def check_method(method: str, batches: int, percentile: float) -> None:
     if method not in METHODS:
         raise TfqatError(f"method: expected one of {', '.join(METHODS)}, received {method!r}.")
     if batches < 1:
@@ -72,7 +72,7 @@ def _check(method: str, batches: int, percentile: float) -> None:
         raise TfqatError(f"percentile: expected above 0 and at most 100, received {percentile!r}.")
 
 
-def _inputs(dataset: Iterable[Any]) -> Iterator[Any]:
+def inputs_of(dataset: Iterable[Any]) -> Iterator[Any]:
     """The model inputs of each batch."""
     if isinstance(dataset, tuple) and len(dataset) == 2 and all(hasattr(part, "shape") for part in dataset):
         dataset = dataset[0]  # (x, y), both whole

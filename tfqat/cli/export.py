@@ -18,10 +18,13 @@ def export(
         str | None,
         typer.Option("--cache", metavar="[PATH]", help=f"Write the TensorRT cache; without PATH to {DEFAULT}."),
     ] = None,
+    c_array: Annotated[
+        bool, typer.Option("--c-array", metavar="", help="Write the TFLite model as C source and header, too.")
+    ] = False,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Export the trained model: TensorRT cache, float and Q/DQ ONNX, encodings, manifest."""
+    """Export the trained model as the files that its target's tools read (`tfqat targets`)."""
     from tfqat.cli.run import run_job
 
-    run_job("export", "export_spec", spec, overrides, cache_path(cache))
+    run_job("export", "export_spec", spec, overrides, cache_path(cache), cache is not None, c_array)

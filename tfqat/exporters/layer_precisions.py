@@ -2,7 +2,7 @@
 
 TensorRT's implicit mode picks each layer's precision by speed, so it may run in INT8 a layer that was trained in float.
 ``trtexec --precisionConstraints=obey --layerPrecisions=$(cat layer_precisions.txt)`` forbids it. The text is one line
-of ``node:fp32`` separated by commas (trtexec's ``--help``), empty where nothing is float.
+of ``node:fp32`` separated by commas (trtexec's ``--help``), ``node:fp16`` on a DLA; empty where nothing is float.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class LayerPrecisionsError(TfqatError):
     """A layer precisions file that cannot be written or read."""
 
 
-def render(nodes: Iterable[str]) -> str:
-    """The text that keeps ``nodes`` float.
+def render(nodes: Iterable[str], precision: str = FLOAT) -> str:
+    """The text that gives ``nodes`` the precision.
 
     Raises:
         LayerPrecisionsError: a name that trtexec would split or take for a pattern.
@@ -31,12 +31,12 @@ def render(nodes: Iterable[str]) -> str:
     for name in names:
         if any(sign in name for sign in ":,*\n") or not name:
             raise LayerPrecisionsError(f"Node {name!r}: trtexec splits at ':' and ',' and reads '*' as a pattern.")
-    return ",".join(f"{name}:{FLOAT}" for name in names) + ("\n" if names else "")
+    return ",".join(f"{name}:{precision}" for name in names) + ("\n" if names else "")
 
 
-def write(path: str | os.PathLike[str], nodes: Iterable[str]) -> Path:
-    """Writes the file that keeps ``nodes`` float, whole or not at all; returns the path."""
-    return write_text(path, render(nodes))
+def write(path: str | os.PathLike[str], nodes: Iterable[str], precision: str = FLOAT) -> Path:
+    """Writes the file that gives ``nodes`` the precision, whole or not at all; returns the path."""
+    return write_text(path, render(nodes, precision))
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -14,4 +14,5 @@ def inspect(spec: Spec) -> None:
     """
     plan = spec.quantization
     rules = [rule.model_dump(exclude_none=True) for rule in plan.rules]
-    print(tfqat.placement(tfqat.build_model(spec), target=plan.target, rules=rules, relu6=plan.relu6))
+    model = tfqat.build_model(spec)
+    print(tfqat.placement(model, plan.target, rules, plan.relu6, plan.activation))

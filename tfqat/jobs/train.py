@@ -118,6 +118,7 @@ def _prepared(model: keras.Model, spec: Any) -> QuantizedModel:
         observe_fraction=section.observe_fraction,
         freeze_step=section.freeze_step,
         strict=section.strict,
+        activation=section.activation,
     )
 
 

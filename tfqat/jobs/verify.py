@@ -11,7 +11,7 @@ import keras
 from tfqat import data as datasets
 from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
-from tfqat.exporters import tensorrt
+from tfqat.exporters.registry import ALWAYS
 from tfqat.jobs.export import export_folder
 from tfqat.jobs.trained import quantized_model
 from tfqat.rewrite.finalize import finalize
@@ -19,7 +19,8 @@ from tfqat.training import stages
 from tfqat.training.results import Results
 from tfqat.verification.compare import compare
 from tfqat.verification.files import Files, open_files
-from tfqat.verification.report import CACHE, QDQ, Report
+from tfqat.verification.report import Report
+from tfqat.verification.stages import stages_of
 
 
 class VerificationError(TfqatError):
@@ -75,26 +76,26 @@ def verify_spec(spec: Any, cache: Path | None = None) -> Report:
 def _exported(spec: Any, cache: Path | None) -> Files:
     """The files beside ``cache``, or in the spec's own folder."""
     folder = export_folder(spec, cache)
-    if not (folder / tensorrt.NAMES[tensorrt.MANIFEST]).exists():
+    if not (folder / ALWAYS["manifest"]).exists():
         raise TfqatError(
             f"There is no export in {str(folder)!r}. Run `tfqat export --spec ... --cache` first, or name the place "
             "where it was written: `tfqat verify --spec ... --cache PATH`."
         )
     files = open_files(folder)
-    if cache is not None and files.paths[tensorrt.CACHE].name != cache.name:
+    if cache is not None and (not files.has("cache") or files.paths["cache"].name != cache.name):
+        has = f"the cache {files.paths['cache'].name!r}" if files.has("cache") else "no cache"
         raise TfqatError(
-            f"The export in {str(folder)!r} has the cache {files.paths[tensorrt.CACHE].name!r}, received "
-            f"{cache.name!r}. Name that one, or export again."
+            f"The export in {str(folder)!r} has {has}, received {cache.name!r}. Name that one, or export again."
         )
     return files
 
 
 def _stages(report: Report, files: Files) -> list[stages.Stage]:
     """The rows of the files; none where the data had no labels."""
-    roles = {QDQ: (tensorrt.QDQ,), CACHE: (tensorrt.ONNX, tensorrt.CACHE)}
-    sizes = {name: sum(files.paths[role].stat().st_size for role in used) for name, used in roles.items()}
+    ways = {stage.name: stage for stage in stages_of(files)}
+    sizes = {name: sum(files.paths[role].stat().st_size for role in way.roles) for name, way in ways.items()}
     return [
-        stages.Stage(row.name, "onnxruntime", row.accuracy, sizes[row.name])
+        stages.Stage(row.name, ways[row.name].run_by, row.accuracy, sizes[row.name])
         for row in report.rows
         if row.accuracy is not None
     ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfqat.exporters.registry import FORMATS
 from tfqat.spec import keys, names
 from tfqat.spec.document import Path
 from tfqat.spec.report import Problem, shown
@@ -152,7 +153,7 @@ def _formats_fit(formats: Any, target: Any) -> str | None:
     if target not in target_names():
         return None
     written = load_target(target).exporters
-    wrong = [name for name in formats if name not in written]
+    wrong = [name for name in formats or () if name not in written]
     if not wrong:
         return None
     nearest = names.near(wrong[0], written)
@@ -160,18 +161,50 @@ def _formats_fit(formats: Any, target: Any) -> str | None:
     return f"received {', '.join(wrong)}, expected formats of the target {target}: {', '.join(written)}{hint}"
 
 
-def _cache_readable(version: Any, formats: Any) -> str | None:
-    if "tensorrt" not in formats or int(str(version).split(".")[0]) <= 10:
+def _formats(stated: Any, target: Any) -> tuple[str, ...]:
+    """The formats of the export: the stated ones, or the target's usual one."""
+    return tuple(stated) if stated else load_target(target).exporters[:1]
+
+
+def _written_by(role: str, stated: Any, target: Any) -> bool:
+    """Whether the export writes the file of that role; a format that does not exist is another check's matter."""
+    chosen = (FORMATS[name] for name in _formats(stated, target) if name in FORMATS)
+    return any(role in form.files for form in chosen)
+
+
+def _cache_readable(version: Any, formats: Any, target: Any) -> str | None:
+    if not _written_by("cache", formats, target) or int(str(version).split(".")[0]) <= 10:
         return None
     return (
         f"received {version}: TensorRT 11 and later read no calibration cache, only model.qdq.onnx; expected up to 10"
     )
 
 
-def _int8_weights_readable(int8: Any, version: Any) -> str | None:
-    if not int8 or int(str(version).split(".")[0]) >= 10:
+def _int8_weights_readable(int8: Any, version: Any, formats: Any, target: Any) -> str | None:
+    if not int8 or "tensorrt" not in _formats(formats, target) or int(str(version).split(".")[0]) >= 10:
         return None
     return f"received true, which TensorRT {version} cannot read; expected false, or tensorrt_version from 10.0 on"
+
+
+def _c_array_fits(c_array: Any, formats: Any, target: Any) -> str | None:
+    if not c_array or _written_by("c_source", formats, target):
+        return None
+    return f"received true, but of {', '.join(_formats(formats, target))} none is written as a C array, as tflite is"
+
+
+def _aimet_fits(version: Any, formats: Any, target: Any) -> str | None:
+    if version == "1.0.0" or _written_by("aimet", formats, target):
+        return None
+    return f"received {version}, but the formats {', '.join(_formats(formats, target))} have no AIMET encodings"
+
+
+def _activation_fits(activation: Any, target: Any) -> str | None:
+    offered = load_target(target).activation_choices
+    if activation is None or activation in offered:
+        return None
+    return (
+        f"received {activation}, expected null or one that the target {target} offers: {', '.join(offered) or 'none'}"
+    )
 
 
 def _empty_rules(values: Mapping[str, Any], faulty: set[Path]) -> Iterator[Problem]:
@@ -200,6 +233,7 @@ _MODEL, _DATA, _TRAIN, _QUANT, _EXPORT = (
 )
 _ARCHITECTURE, _KIND = f"{_MODEL}.architecture", f"{_DATA}.kind"
 _RANGES, _VERSION = f"{_QUANT}.ranges", f"{_EXPORT}.tensorrt_version"
+_FORMATS, _TARGET = f"{_EXPORT}.formats", f"{_QUANT}.target"
 
 
 def _check(key: str, find: Callable[..., str | None], *others: str) -> Check:
@@ -222,7 +256,10 @@ CHECKS = (
     _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),
     _check(f"{_QUANT}.observe_fraction", _only_for(("moving_average",), 1.0), _RANGES),
     _check(f"{_QUANT}.freeze_step", _only_for(("moving_average", "learned"), None), _RANGES),
-    _check(f"{_EXPORT}.formats", _formats_fit, f"{_QUANT}.target"),
-    _check(_VERSION, _cache_readable, f"{_EXPORT}.formats"),
-    _check(f"{_EXPORT}.int8_weights", _int8_weights_readable, _VERSION),
+    _check(_FORMATS, _formats_fit, _TARGET),
+    _check(_VERSION, _cache_readable, _FORMATS, _TARGET),
+    _check(f"{_EXPORT}.int8_weights", _int8_weights_readable, _VERSION, _FORMATS, _TARGET),
+    _check(f"{_EXPORT}.c_array", _c_array_fits, _FORMATS, _TARGET),
+    _check(f"{_EXPORT}.aimet_version", _aimet_fits, _FORMATS, _TARGET),
+    _check(f"{_QUANT}.activation", _activation_fits, _TARGET),
 )

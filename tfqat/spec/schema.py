@@ -218,15 +218,18 @@ class Quantization(Section):
     ] = ("relu", "leaky_relu", "prelu", "elu")
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     strict: bool = False
+    activation: Literal["int8", "uint8"] | None = None  # null: the target's own
 
 
 class Export(Section):
     """Which files are written, and for which reader."""
 
-    formats: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)] = ("tensorrt",)
+    formats: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)] | None = None
     tensorrt_version: Annotated[str, AfterValidator(_version)] = "8.6.1"
     opset: Annotated[int, Field(ge=13, le=21)] = 17
-    int8_weights: bool = False
+    int8_weights: bool | None = None  # null: as the target has it
+    aimet_version: Literal["0.6.1", "1.0.0", "2.0.0"] = "1.0.0"
+    c_array: bool = False  # the TFLite flatbuffer as C source and header, too
     input_names: TensorNames | None = None
     output_names: TensorNames | None = None
 

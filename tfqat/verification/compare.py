@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,18 +12,17 @@ import numpy as np
 from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph
 from tfqat.graph.view import view
-from tfqat.verification.blocks import judge_blocks
 from tfqat.verification.files import Files, disagreements
-from tfqat.verification.keras_values import centered_error, noise_error, values_of
-from tfqat.verification.report import CACHE, NOISE, NOISE_SEEDS, QDQ, Report, Row, top1
-from tfqat.verification.runner import Runner, named_inputs
-from tfqat.verification.simulation import simulate
+from tfqat.verification.keras_values import KerasValues, centered_error, noise_error, values_of
+from tfqat.verification.report import NOISE, NOISE_SEEDS, Report, Row, top1
+from tfqat.verification.runner import named_inputs
+from tfqat.verification.stages import Opened, stages_of
 
 # Values of all tensors of the judged images are held in memory at once.
 _JUDGED_ELEMENTS, _FEWEST, _MOST = 4e7, 4, 64
 
-Call = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
-Batch = tuple[dict[str, np.ndarray], np.ndarray | None]  # ONNX input -> array, labels
+Inputs = dict[str, np.ndarray]  # Keras input -> array
+Batch = tuple[Inputs, np.ndarray | None]  # and labels
 
 
 def compare(
@@ -38,39 +38,45 @@ def compare(
         class_output: which output has the classes.
 
     Raises:
-        TfqatError: the files belong to another model, or the data do not fit it.
+        TfqatError: no file that can be run, files of another model, or data that do not fit it.
     """
     graph = view(final)
-    names = tuple(info.name for info in files.model.graph.input)
-    _check_fits(graph, names, files)
-    batches = list(batches_of(dataset, names, graph))
-    simulation = simulate(files.model, files.cache, files.kept_float)
-    runners = {QDQ: Runner(files.qdq), CACHE: Runner(simulation.model)}
+    opened = _opened(files, graph)
+    batches = list(batches_of(dataset, graph))
     expected = _predict(lambda inputs: _call(trained, graph, inputs), batches)
     labels = _labels(batches)
-    rows = {
-        name: _row(name, _predict(_by_order(runner), batches), expected, labels, class_output)
-        for name, runner in runners.items()
-    }
     judged = _first(batches, _judged_count(graph))
-    keras_inputs = dict(zip(graph.inputs, judged.values(), strict=True))
-    values = values_of(final, keras_inputs)
-    renamed = {onnx: name for name, onnx in files.manifest.report["tensors"].items()}
-    noise = max(noise_error(final, keras_inputs, NOISE, NOISE_SEEDS))
-    rows = {name: _with_error(row, runners[name], judged, values.outputs) for name, row in rows.items()}
+    values, noise = values_of(final, judged), max(noise_error(final, judged, NOISE, NOISE_SEEDS))
+    rows = []
+    for name, stage in opened.items():
+        row = _row(name, _predict(_by_order(stage), batches), expected, labels, class_output)
+        rows.append(_judged(row, stage, judged, values))
     return Report(
         _row("QAT", expected, expected, labels, class_output),
-        tuple(rows.values()),
-        tuple(judge_blocks(files.qdq, values, judged, renamed)),
+        tuple(rows),
         noise,
         len(next(iter(judged.values()))),
         tuple(disagreements(files)),
-        str(simulation.coverage),
     )
 
 
-def batches_of(dataset: Any | None, names: Sequence[str], graph: Graph) -> Iterable[Batch]:
-    """The batches of a dataset as (ONNX input -> array, labels or None)."""
+def _opened(files: Files, graph: Graph) -> dict[str, Opened]:
+    """Stage -> its files, opened."""
+    opened = {stage.name: stage.open(files) for stage in stages_of(files)}
+    if not opened:
+        raise TfqatError(f"There is no file to run among {sorted(files.paths)}; export the model again.")
+    for name, stage in opened.items():
+        inputs, outputs = len(stage.runner.inputs), len(stage.runner.outputs)
+        if (inputs, outputs) != (len(graph.inputs), len(graph.outputs)):
+            raise TfqatError(
+                f"{name}: the files hold another model: {inputs} inputs and {outputs} outputs, where {graph.name!r} "
+                f"has {len(graph.inputs)} and {len(graph.outputs)}; export it again."
+            )
+    return opened
+
+
+def batches_of(dataset: Any | None, graph: Graph) -> Iterator[Batch]:
+    """The batches of a dataset as (Keras input -> array, labels or None)."""
     if dataset is None:
         dataset = [random_inputs(graph)]
     elif isinstance(dataset, np.ndarray | Mapping) or _is_pair_of_arrays(dataset):
@@ -78,8 +84,8 @@ def batches_of(dataset: Any | None, names: Sequence[str], graph: Graph) -> Itera
     empty = True
     for batch in dataset:
         empty = False
-        inputs, labels = _parted(batch, len(names))
-        yield named_inputs(inputs, names), None if labels is None else np.asarray(labels)
+        inputs, labels = _parted(batch, len(graph.inputs))
+        yield named_inputs(inputs, graph.inputs), None if labels is None else np.asarray(labels)
     if empty:
         raise TfqatError("The data set to verify on has no batch; give one with at least one.")
 
@@ -110,14 +116,6 @@ def _parted(batch: Any, inputs: int) -> tuple[Any, Any]:
     return batch, None
 
 
-def _check_fits(graph: Graph, names: Sequence[str], files: Files) -> None:
-    if len(names) != len(graph.inputs) or len(files.model.graph.output) != len(graph.outputs):
-        raise TfqatError(
-            f"The files hold another model: {len(names)} inputs and {len(files.model.graph.output)} outputs, where "
-            f"{graph.name!r} has {len(graph.inputs)} and {len(graph.outputs)}; export it again."
-        )
-
-
 def _call(model: keras.Model, graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     values = [keras.ops.convert_to_tensor(value) for value in inputs.values()]
     structured = keras.tree.map_structure(lambda ref: values[ref.index], graph.input_structure)
@@ -125,11 +123,16 @@ def _call(model: keras.Model, graph: Graph, inputs: Mapping[str, np.ndarray]) ->
     return [np.asarray(value) for value in keras.tree.flatten(outputs)]
 
 
-def _by_order(runner: Runner) -> Call:
-    return lambda inputs: list(runner.run(inputs).values())
+def _by_order(stage: Opened) -> Callable[[Inputs], list[np.ndarray]]:
+    return lambda inputs: list(stage.runner.run(_in_file(stage, inputs)).values())
 
 
-def _predict(call: Call, batches: Iterable[Batch]) -> list[np.ndarray]:
+def _in_file(stage: Opened, inputs: Inputs) -> dict[str, np.ndarray]:
+    """The inputs under the names that the file has for them; the order is the same."""
+    return dict(zip(stage.runner.inputs, inputs.values(), strict=True))
+
+
+def _predict(call: Callable[[Inputs], list[np.ndarray]], batches: Iterable[Batch]) -> list[np.ndarray]:
     columns = zip(*(call(inputs) for inputs, _ in batches), strict=True)
     return [np.concatenate(column) for column in columns]
 
@@ -154,7 +157,7 @@ def _row(
     return Row(name, images, int((found == labels).sum()) if fits and found.ndim == 1 else None, agreeing)
 
 
-def _first(batches: Sequence[Batch], count: int) -> dict[str, np.ndarray]:
+def _first(batches: Sequence[Batch], count: int) -> Inputs:
     joined = {name: [inputs[name] for inputs, _ in batches] for name in batches[0][0]}
     return {name: np.concatenate(parts)[:count] for name, parts in joined.items()}
 
@@ -164,7 +167,10 @@ def _judged_count(graph: Graph) -> int:
     return int(np.clip(_JUDGED_ELEMENTS / per_image, _FEWEST, _MOST))
 
 
-def _with_error(row: Row, runner: Runner, inputs: Mapping[str, np.ndarray], expected: Sequence[np.ndarray]) -> Row:
-    outputs = runner.run(inputs).values()
-    error = max(centered_error(a.astype(np.float64), b) for a, b in zip(outputs, expected, strict=True))
-    return Row(row.name, row.images, row.correct, row.agreeing, error)
+def _judged(row: Row, stage: Opened, inputs: Inputs, values: KerasValues) -> Row:
+    """The row with the two parity judges' findings."""
+    given = _in_file(stage, inputs)
+    pairs = zip(stage.runner.run(given).values(), values.outputs, strict=True)
+    error = max(centered_error(a.astype(np.float64), b) for a, b in pairs)
+    blocks = tuple(stage.judge(values, given)) if stage.judge else ()
+    return replace(row, error=error, judged=stage.judge is not None, blocks=blocks, note=stage.note)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,80 +14,112 @@ from onnx import numpy_helper
 
 from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
-from tfqat.exporters import cache, encodings, layer_precisions, manifest, onnx_float, onnx_qdq, tensorrt
+from tfqat.exporters import cache, encodings, layer_precisions, manifest, onnx_float, onnx_qdq
+from tfqat.exporters.registry import ALWAYS
 
 
 @dataclass(frozen=True)
 class Files:
-    """What is in an export folder.
+    """What is in an export folder; each file is opened when it is first asked for.
 
     Attributes:
         paths: role -> path.
-        model: the float ONNX.
-        qdq: the Q/DQ ONNX.
-        cache: the calibration cache.
-        kept_float: node -> precision, of layer_precisions.txt.
-        encodings: the encodings file.
         manifest: the manifest.
     """
 
     paths: Mapping[str, Path]
-    model: onnx.ModelProto
-    qdq: onnx.ModelProto
-    cache: cache.Cache
-    kept_float: Mapping[str, str]
-    encodings: Encodings
     manifest: manifest.Manifest
+
+    def has(self, *roles: str) -> bool:
+        """Whether all these files were exported."""
+        return all(role in self.paths for role in roles)
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The float ONNX."""
+        return onnx_float.load(self.paths["onnx"])
+
+    @cached_property
+    def qdq(self) -> onnx.ModelProto:
+        """The Q/DQ ONNX."""
+        return onnx_float.load(self.paths["qdq_onnx"])
+
+    @cached_property
+    def cache(self) -> cache.Cache:
+        """The calibration cache."""
+        return cache.read(self.paths["cache"])
+
+    @cached_property
+    def kept_float(self) -> Mapping[str, str]:
+        """Node -> precision, of layer_precisions.txt."""
+        return layer_precisions.read(self.paths["layer_precisions"])
+
+    @cached_property
+    def encodings(self) -> Encodings:
+        """The encodings file."""
+        return encodings.read(self.paths["encodings"])
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """ONNX tensor -> Keras tensor, where the names differ."""
+        return {name: keras_name for keras_name, name in self.manifest.report.get("tensors", {}).items()}
 
 
 def open_files(folder: str | os.PathLike[str]) -> Files:
     """Opens the files of an export, after comparing each with the manifest's sha256.
 
     Raises:
-        TfqatError: one is missing, cut off, changed or of another kind.
+        TfqatError: one is missing, cut off or changed.
         OSError: one cannot be opened.
     """
-    listed = Path(folder) / tensorrt.NAMES[tensorrt.MANIFEST]
+    listed = Path(folder) / ALWAYS["manifest"]
     if not listed.is_file():
         raise TfqatError(f"There is no {listed}; export the model into {str(folder)!r} first.")
-    paths = {**manifest.check_files(listed), tensorrt.MANIFEST: listed}
-    missing = [role for role in tensorrt.NAMES if role not in paths]
-    if missing:
-        raise TfqatError(f"{listed} lists no {', '.join(missing)}; export again.")
-    return Files(
-        paths,
-        onnx_float.load(paths[tensorrt.ONNX]),
-        onnx_float.load(paths[tensorrt.QDQ]),
-        cache.read(paths[tensorrt.CACHE]),
-        layer_precisions.read(paths[tensorrt.PRECISIONS]),
-        encodings.read(paths[tensorrt.ENCODINGS]),
-        manifest.read(listed),
-    )
+    return Files({**manifest.check_files(listed), "manifest": listed}, manifest.read(listed))
 
 
 def disagreements(files: Files) -> list[str]:
-    """Tensors whose scale is not the same in the cache, the encodings and the Q/DQ ONNX, as sentences."""
+    """What the files of one set say differently about the same tensor, kernel or node, as sentences."""
+    return [sentence for roles, find in _COMPARED if files.has(*roles) for sentence in find(files)]
+
+
+def _cache_and_encodings(files: Files) -> Iterator[str]:
     told = files.encodings.activations
-    found = []
     if list(files.cache.scales) != list(told):
         differing = sorted(set(files.cache.scales) ^ set(told)) or ["their order"]
-        found.append(f"the cache and the encodings name different tensors: {', '.join(differing[:8])}")
+        yield f"the cache and the encodings name different tensors: {', '.join(differing[:8])}"
     shared = [name for name in files.cache.scales if name in told]
     other = [name for name in shared if _bits(files.cache.scales[name]) != _bits(cache.scale_of(name, told[name]))]
     if other:
-        found.append(f"the cache has other scales than the encodings for {', '.join(other[:8])}")
-    pairs = onnx_qdq.scales_of(files.qdq)
-    trained = onnx_qdq.trained(files.encodings)
+        yield f"the cache has other scales than the encodings for {', '.join(other[:8])}"
+
+
+def _qdq_and_encodings(files: Files) -> Iterator[str]:
+    pairs, trained = onnx_qdq.scales_of(files.qdq), onnx_qdq.trained(files.encodings)
     wrong = [name for name in trained if name not in pairs or _bits(pairs[name]) != _bits(trained[name].scale)]
     if wrong:
-        found.append(f"the Q/DQ ONNX has other scales than the encodings for {', '.join(wrong[:8])}")
+        yield f"the Q/DQ ONNX has other scales than the encodings for {', '.join(wrong[:8])}"
+
+
+def _qdq_and_model(files: Files) -> Iterator[str]:
     weights = _other_weights(files)
     if weights:
-        found.append(f"the Q/DQ ONNX has other weights than the float ONNX for {', '.join(weights[:8])}")
+        yield f"the Q/DQ ONNX has other weights than the float ONNX for {', '.join(weights[:8])}"
+
+
+def _precisions_and_encodings(files: Files) -> Iterator[str]:
     unlike = sorted(set(files.kept_float) ^ set(files.encodings.float_ops))
     if unlike:
-        found.append(f"the layer precisions and the encodings keep different nodes float: {', '.join(unlike[:8])}")
-    return found
+        yield f"the layer precisions and the encodings keep different nodes float: {', '.join(unlike[:8])}"
+
+
+# Roles that must be there -> what is compared.
+_COMPARED = (
+    (("cache",), _cache_and_encodings),
+    (("qdq_onnx",), _qdq_and_encodings),
+    (("qdq_onnx", "onnx"), _qdq_and_model),
+    (("layer_precisions",), _precisions_and_encodings),
+)
 
 
 def _other_weights(files: Files) -> list[str]:

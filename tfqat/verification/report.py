@@ -17,8 +17,6 @@ NOISE, NOISE_FACTOR, NOISE_SEEDS = 3e-7, 2.0, 4
 # Below this relative error nothing is wrong: a small model may have no value near an edge for noise to push over.
 NOISE_FLOOR = 1e-3
 
-QDQ, CACHE = "Q/DQ ONNX", "float ONNX + cache"
-
 
 @dataclass(frozen=True)
 class Row:
@@ -30,6 +28,9 @@ class Row:
         correct: how many had the label's class on top; None without labels.
         agreeing: how many had the trained model's class on top; None where outputs are no classes.
         error: relative L2 error of the centered outputs, the largest of all outputs; None where not judged.
+        judged: whether parity is judged: not where the files round what the trained model does not.
+        blocks: one score a quantized tensor; none where parity is not judged.
+        note: what else is to be said.
     """
 
     name: str
@@ -37,6 +38,9 @@ class Row:
     correct: int | None = None
     agreeing: int | None = None
     error: float | None = None
+    judged: bool = True
+    blocks: tuple[BlockScore, ...] = ()
+    note: str = ""
 
     @property
     def accuracy(self) -> float | None:
@@ -56,24 +60,25 @@ class Report:
     Attributes:
         trained: the trained model's own row.
         rows: the rows of the files.
-        blocks: one score a quantized tensor of the Q/DQ ONNX.
         noise: the trained model's own error under noise, end to end.
         judged: how many images the blocks and the errors were judged on.
-        disagreements: scales that differ between files.
-        coverage: what the cache covers.
+        disagreements: what the files say differently.
     """
 
     trained: Row
     rows: tuple[Row, ...]
-    blocks: tuple[BlockScore, ...]
     noise: float
     judged: int
     disagreements: tuple[str, ...] = ()
-    coverage: str = ""
     problems: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "problems", tuple(_problems(self)))
+
+    @property
+    def blocks(self) -> tuple[BlockScore, ...]:
+        """The scores of all blocks of all rows."""
+        return tuple(score for row in self.rows for score in row.blocks)
 
     @property
     def passed(self) -> bool:
@@ -91,20 +96,24 @@ def top1(outputs: np.ndarray) -> np.ndarray | None:
 
 def _problems(report: Report) -> list[str]:
     found = list(report.disagreements)
+    limit = NOISE_FACTOR * max(report.noise, NOISE_FLOOR)
     for row in report.rows:
         found += _row_problems(row, report.trained)
-    failed = [score for score in report.blocks if not score.passed]
-    if failed:
-        worst = max(failed, key=lambda score: score.differing / score.elements)
-        found.append(
-            f"{len(failed)} of {len(report.blocks)} blocks of the {QDQ} differ from the trained model, the worst is "
-            f"{worst.tensor!r}: {worst.differing} of {worst.elements} elements, up to {worst.largest} steps"
-        )
-    limit = NOISE_FACTOR * max(report.noise, NOISE_FLOOR)
-    qdq = next((row for row in report.rows if row.name == QDQ), None)
-    if qdq is not None and qdq.error is not None and not qdq.error <= limit:
-        found.append(f"{QDQ}: end-to-end error {qdq.error:.2e} is above {limit:.2e}")
+        found += _block_problems(row)
+        if row.judged and row.error is not None and not row.error <= limit:
+            found.append(f"{row.name}: end-to-end error {row.error:.2e} is above {limit:.2e}")
     return found
+
+
+def _block_problems(row: Row) -> list[str]:
+    failed = [score for score in row.blocks if not score.passed]
+    if not failed:
+        return []
+    worst = max(failed, key=lambda score: score.differing / score.elements)
+    return [
+        f"{row.name}: {len(failed)} of {len(row.blocks)} blocks differ from the trained model, the worst is "
+        f"{worst.tensor!r}: {worst.differing} of {worst.elements} elements, up to {worst.largest} steps"
+    ]
 
 
 def _row_problems(row: Row, trained: Row) -> list[str]:
@@ -127,20 +136,23 @@ def _row_problems(row: Row, trained: Row) -> list[str]:
 
 
 def _lines(report: Report) -> Sequence[str]:
-    lines = [f"Cache: {report.coverage}."] if report.coverage else []
+    lines = [row.note for row in report.rows if row.note]
     for row in report.rows:
         parts = [f"{row.name}: {row.images} images"]
         parts += [] if row.accuracy is None else [f"accuracy {row.accuracy:.2%} (QAT {report.trained.accuracy:.2%})"]
         parts += [] if row.agreement is None else [f"same class as QAT on {row.agreement:.2%}"]
         parts += [] if row.error is None else [f"end-to-end error {row.error:.2e}"]
         lines.append(", ".join(parts))
-    if report.blocks:
-        same = 1 - sum(s.differing for s in report.blocks) / sum(s.elements for s in report.blocks)
-        farthest = max(score.largest for score in report.blocks)
-        least = 1 - max(s.differing / s.elements for s in report.blocks)
-        lines.append(
-            f"Blocks of the {QDQ}, each fed QAT's own input: {len(report.blocks)}, {same:.4%} of the elements on the "
-            f"same integer (least in one block {least:.4%}), the farthest {farthest} step apart"
-        )
+    lines += [_blocks_line(row) for row in report.rows if row.blocks]
     lines.append(f"QAT's own end-to-end error under {NOISE:g} noise on {report.judged} images: {report.noise:.2e}")
     return lines
+
+
+def _blocks_line(row: Row) -> str:
+    same = 1 - sum(s.differing for s in row.blocks) / sum(s.elements for s in row.blocks)
+    farthest = max(score.largest for score in row.blocks)
+    least = 1 - max(s.differing / s.elements for s in row.blocks)
+    return (
+        f"Blocks of the {row.name}, each fed QAT's own input: {len(row.blocks)}, {same:.4%} of the elements on the "
+        f"same integer (least in one block {least:.4%}), the farthest {farthest} step apart"
+    )

@@ -1,0 +1,77 @@
+"""Fill: scales for the tensors that a model was never trained against, from a run of the trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tfqat.calibration.calibrate import check_method, inputs_of
+from tfqat.calibration.histogram import Histogram
+from tfqat.calibration.methods import METHODS
+from tfqat.core.encoding import Encoding, Encodings, encoding_of_range
+from tfqat.exporters.exportable import Fill
+from tfqat.verification.runner import Runner
+
+# All tensors of the images of one run are in memory at once.
+_IMAGES = 4
+
+
+def filling(dataset: Iterable[Any], method: str = "mse", batches: int = 8, percentile: float = 99.99) -> Fill:
+    """The Fill that runs a Q/DQ ONNX on ``dataset`` and calibrates each tensor that has no Encoding.
+
+    Args:
+        dataset: as ``calibrate`` takes it.
+        method, batches, percentile: as ``calibrate`` takes them.
+
+    Raises:
+        TfqatError: an unknown method.
+    """
+    check_method(method, batches, percentile)
+
+    def fill(model: onnx.ModelProto, told: Encodings) -> Mapping[str, Encoding]:
+        scheme = next(iter(told.activations.values())).scheme
+        histograms = _histograms(model, told, islice(inputs_of(dataset), batches))
+        ranges = {name: METHODS[method](histogram, scheme, percentile) for name, histogram in histograms.items()}
+        return {
+            name: encoding_of_range(scheme, min(low, 0.0), max(high, 0.0), "calibrated")
+            for name, (low, high) in ranges.items()
+        }
+
+    return fill
+
+
+def _histograms(model: onnx.ModelProto, told: Encodings, batches: Iterable[Any]) -> dict[str, Histogram]:
+    wanted = [name for name in _tensors(model) if name not in told.activations]
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    known = {info.name for info in model.graph.output}
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
+    runner = Runner(shown)
+    found: dict[str, Histogram] = {name: Histogram() for name in wanted}
+    for inputs in _parts(runner, batches):
+        for name, values in {**inputs, **runner.run(inputs, [n for n in wanted if n not in inputs])}.items():
+            if name in found and values.dtype == np.float32 and values.size:
+                found[name].add(values)
+    return {name: histogram for name, histogram in found.items() if not histogram.empty}
+
+
+def _tensors(model: onnx.ModelProto) -> list[str]:
+    """Inputs and what nodes compute from them, but for what Q/DQ nodes and constants give."""
+    names = [info.name for info in model.graph.input]
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Constant"):
+            names += [name for name in node.output if name]
+    return names
+
+
+def _parts(runner: Runner, batches: Iterable[Any]) -> Iterator[dict[str, np.ndarray]]:
+    """The batches as input name -> array, a few images at a time."""
+    for batch in batches:
+        inputs = {name: np.asarray(value) for name, value in runner.named(batch).items()}
+        images = len(next(iter(inputs.values())))
+        for start in range(0, images, _IMAGES):
+            yield {name: value[start : start + _IMAGES] for name, value in inputs.items()}

@@ -1,0 +1,111 @@
+"""Stage: a way in which some program runs files of an export; the table of all, which `verify` goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfqat.core.encoding import Encodings
+from tfqat.exporters import onnx_qdq
+from tfqat.verification.blocks import BlockScore, judge_blocks
+from tfqat.verification.files import Files
+from tfqat.verification.keras_values import KerasValues
+from tfqat.verification.runner import Runner
+from tfqat.verification.simulation import simulate
+
+# What the finalized model computes, and the inputs by their names in the file -> a score a block.
+Judge = Callable[[KerasValues, Mapping[str, np.ndarray]], list[BlockScore]]
+
+
+class Runs(Protocol):
+    """What runs one file."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Input name -> float array in, output name -> float array out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Files opened by the program that reads them.
+
+    Attributes:
+        runner: runs them.
+        judge: compares their blocks with the trained model's; None where they cannot agree step for step.
+        note: what is to be said of them.
+    """
+
+    runner: Any
+    judge: Judge | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One way to run exported files.
+
+    Attributes:
+        name: the row's.
+        run_by: the program.
+        roles: the files that it takes; the stage is there where all of them are.
+        open: opens them.
+    """
+
+    name: str
+    run_by: str
+    roles: tuple[str, ...]
+    open: Callable[[Files], Opened]
+
+
+def stages_of(files: Files) -> list[Stage]:
+    """The stages that an export's files allow."""
+    return [stage for stage in STAGES if files.has(*stage.roles)]
+
+
+def _open_qdq(files: Files) -> Opened:
+    return Opened(Runner(files.qdq), lambda values, inputs: judge_blocks(files.qdq, values, inputs, files.renamed))
+
+
+def _open_cache(files: Files) -> Opened:
+    simulation = simulate(files.model, files.cache, files.kept_float)
+    note = f"Cache: {simulation.coverage}."
+    untrained = sorted(set(onnx_qdq.scales_of(simulation.model)) - set(onnx_qdq.trained(files.encodings)))
+    moved = files.manifest.report.get("requantization_steps", {})
+    if untrained or moved:
+        # What was never rounded in training, or is rounded otherwise here, cannot give the same integers.
+        count = f"{len(untrained)} tensors inside blocks have a calibrated scale, {len(moved)} kernels are requantized"
+        return Opened(Runner(simulation.model), None, f"{note} Blocks are not judged: {count}.")
+    judge = lambda values, inputs: judge_blocks(simulation.model, values, inputs, files.renamed)  # noqa: E731
+    return Opened(Runner(simulation.model), judge, note)
+
+
+def _open_aimet(files: Files) -> Opened:
+    from tfqat.exporters import aimet
+
+    told: Encodings = aimet.read(files.paths["aimet"], files.model)
+    model = onnx_qdq.insert(files.model, told)
+    return Opened(Runner(model), lambda values, inputs: judge_blocks(model, values, inputs, files.renamed))
+
+
+def _open_tflite(files: Files) -> Opened:
+    from tfqat.verification.tflite_blocks import judge_tflite_blocks
+    from tfqat.verification.tflite_runner import TfliteRunner
+
+    data = files.paths["tflite"].read_bytes()
+    return Opened(TfliteRunner(data), lambda values, inputs: judge_tflite_blocks(data, values, inputs))
+
+
+QDQ, CACHE = "Q/DQ ONNX", "float ONNX + cache"
+AIMET, TFLITE = "float ONNX + AIMET encodings", "int8 TFLite"
+STAGES = (
+    Stage(QDQ, "onnxruntime", ("qdq_onnx",), _open_qdq),
+    Stage(CACHE, "onnxruntime", ("onnx", "cache", "layer_precisions"), _open_cache),
+    Stage(AIMET, "onnxruntime", ("onnx", "aimet"), _open_aimet),
+    Stage(TFLITE, "LiteRT", ("tflite",), _open_tflite),
+)
