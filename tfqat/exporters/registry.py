@@ -30,6 +30,8 @@ class Format:
     needs_data: bool = False
 
 
+# The same whichever format writes them.
+COMMON = frozenset({"onnx", "qdq_onnx"})
 # Written with every format.
 ALWAYS = {"encodings": "encodings.json", "manifest": "manifest.json"}
 
@@ -63,6 +65,17 @@ FORMATS: Mapping[str, Format] = {
         "Qualcomm's tools (AIMET encodings beside a float ONNX)",
     ),
 }
+
+
+def clash(chosen: Sequence[str]) -> str | None:
+    """Two of these formats that write different things into one file, as a sentence; None where all go together."""
+    writers: dict[str, str] = {}
+    for name in chosen:
+        for role, file in FORMATS[name].files.items() if name in FORMATS else ():
+            if role not in COMMON and file in writers:
+                return f"{writers[file]} and {name} both write {file}; export them into two folders"
+            writers[file] = name
+    return None
 
 
 def exporter(name: str, allowed: Sequence[str]) -> ModuleType:

@@ -17,7 +17,7 @@ from tfqat.errors import TfqatError
 from tfqat.exporters import encodings, manifest
 from tfqat.exporters.exportable import Exportable, Written
 from tfqat.exporters.options import Options
-from tfqat.exporters.registry import ALWAYS, FORMATS, exporter
+from tfqat.exporters.registry import ALWAYS, FORMATS, clash, exporter
 from tfqat.graph.target import Target
 from tfqat.jobs.fill import filling
 from tfqat.jobs.trained import quantized_model
@@ -143,6 +143,8 @@ def _modules(formats: Sequence[str] | None, target: Target, options: Options) ->
     if not chosen:
         raise TfqatError(f"formats: expected some of {', '.join(target.exporters)}, received none.")
     modules = [exporter(name, target.exporters) for name in dict.fromkeys(chosen)]
+    if sentence := clash(chosen):
+        raise TfqatError(f"formats: {sentence}.")
     if options.c_array and not any("c_source" in FORMATS[name].files for name in chosen):
         raise TfqatError(f"c_array: only the format tflite is written as a C array, received {', '.join(chosen)}.")
     for module in modules:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfqat.exporters.registry import FORMATS
+from tfqat.exporters.registry import FORMATS, clash
 from tfqat.spec import keys, names
 from tfqat.spec.document import Path
 from tfqat.spec.report import Problem, shown
@@ -155,7 +155,7 @@ def _formats_fit(formats: Any, target: Any) -> str | None:
     written = load_target(target).exporters
     wrong = [name for name in formats or () if name not in written]
     if not wrong:
-        return None
+        return clash(formats or ())
     nearest = names.near(wrong[0], written)
     hint = f"; did you mean {nearest}?" if nearest else ""
     return f"received {', '.join(wrong)}, expected formats of the target {target}: {', '.join(written)}{hint}"

@@ -63,6 +63,6 @@ TARGET = Target(
     ),
     residual_heads=CONVOLUTIONS,
     float_outputs=True,
-    exporters=("tensorrt",),
+    exporters=("tensorrt", "tensorrt_dla", "qdq_onnx", "aimet"),
     source=GUIDE,
 )

@@ -1,8 +1,9 @@
 """Simulation: what TensorRT's implicit mode computes from a float ONNX, a calibration cache and layer precisions.
 
-Built from the files alone: a Q/DQ pair at every tensor that the cache names, and at the kernel of each weighted layer
-that runs in INT8, with the scale ``max|w| / 127`` of each output channel. A layer runs in INT8 if what it reads and
-what its block gives have lines in the cache, and layer_precisions.txt does not name it.
+Built from the files alone: a Q/DQ pair at every tensor that the cache names, but for those inside fused kernels and
+between float layers, and at the kernel of each weighted layer that runs in INT8, with the scale ``max|w| / 127`` of
+each output channel. A layer runs in INT8 if what it reads and what its block gives have lines in the cache, and
+layer_precisions.txt does not name it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tfqat.exporters.cache import Cache
 from tfqat.exporters.coverage import Coverage, cover
 from tfqat.exporters.onnx_qdq import insert, weights_of
 from tfqat.exporters.requantization import implicit_scale, requantized
+from tfqat.verification.inner import float_tensors, inner_tensors
 
 _ACTIVATION = Scheme(bits=8, signed=True, symmetric=True)
 _WEIGHT = Scheme(bits=8, signed=True, symmetric=True, narrow=True, axis=(-1,))
@@ -59,7 +61,12 @@ def simulate(model: onnx.ModelProto, cache: Cache, kept_float: Collection[str] =
             scale = implicit_scale(kernel, weight.axis)
             weights[node] = Encoding(_WEIGHT, scale, np.zeros(scale.shape, np.int32))
             kernels[weight.initializer] = requantized(kernel, weight.axis)
-    activations = {name: _encoding(scale) for name, scale in cache.scales.items() if np.isfinite(scale) and scale > 0}
+    unused = inner_tensors(model, coverage.int8, cache.scales) | float_tensors(model, kept_float)
+    activations = {
+        name: _encoding(scale)
+        for name, scale in cache.scales.items()
+        if np.isfinite(scale) and scale > 0 and name not in unused
+    }
     return Simulation(insert(_with_kernels(model, kernels), Encodings("tensorrt", activations, weights)), coverage)
 
 
