@@ -5,9 +5,10 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
-from tfqat.core.encoding import encoding_of_values
+from tfqat.core.encoding import Encoding, encoding_of_values
 from tfqat.core.scheme import Scheme
 from tfqat.rewrite.kernels import (
     QUANTIZED_LAYERS,
@@ -104,3 +105,30 @@ def test_every_argument_of_the_stock_layer_is_taken(cls):
 def test_mixed_precision_computes_in_its_own_type():
     layer = QuantDense(3, weight_scheme=Scheme(narrow=True, axis=(-1,)), dtype="mixed_bfloat16")
     assert str(ops.dtype(layer(np.ones((1, 2), "float32")))).endswith("bfloat16")
+
+
+def test_a_held_scale_clips_and_stays(case):
+    layer, twin, scheme, x = case
+    held = type(layer).from_config({**layer.get_config(), "held": True})
+    held.build(x.shape)
+    kernel = np.array(layer.weights[0])
+    scale = encoding_of_values(scheme, kernel).scale * np.float32(0.5)
+    held.weights[0].assign(kernel)
+    held.hold_scale(scale)
+    expected = Encoding(scheme, scale, np.zeros(scale.shape)).fake_quantize(kernel)
+    twin.set_weights([expected, np.array(held.weights[1])])
+    assert np.abs(expected - kernel).max() > scale.min()  # some are clipped
+    assert np.allclose(held(x), twin(x), rtol=1e-5, atol=1e-6)
+    assert held.kernel_encoding().origin == "imported"
+    assert np.array_equal(held.kernel_encoding().scale, scale)
+
+
+def test_a_held_scale_passes_the_gradient_of_weights_that_it_does_not_clip():
+    layer = QuantDense(3, weight_scheme=Scheme(narrow=True, axis=(-1,)), held=True)
+    layer.build((None, 2))
+    layer.weights[0].assign(np.array([[0.1, 0.5, 2.0], [0.2, 3.0, 0.3]]))
+    layer.hold_scale(np.float32(1 / 127))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(tf.ones((1, 2))))
+    gradient = tape.gradient(total, layer.weights[0].value)
+    assert np.array_equal(gradient, [[1, 1, 0], [1, 0, 1]])

@@ -44,7 +44,7 @@ def _hard_silu(op: Op) -> list[Op]:
 def _hard_gate(op: Op, name: str) -> list[Op]:
     shift = _part(op, "shift", op.inputs[0], keras.layers.Rescaling, {"scale": 1.0, "offset": 3.0})
     clip = _part(op, "relu6", shift.outputs[0], keras.layers.ReLU, {"max_value": 6.0})
-    last = _part(op, "gate", clip.outputs[0], keras.layers.Rescaling, {"scale": 1 / 6})
+    last = _part(op, "gate", clip.outputs[0], keras.layers.Rescaling, {"scale": 1 / 6, "offset": 0.0})
     return [shift, clip, replace(last, name=name, layer_name=name, outputs=(name,))]
 
 
