@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
 from tfqat.exporters import implicit, onnx_qdq
 from tfqat.exporters.exportable import Exportable, Written, filled
@@ -37,7 +38,7 @@ def write(exportable: Exportable, folder: Path, options: Options) -> Written:
     model, told = exportable.onnx, exportable.told
     more = exportable.fill(onnx_qdq.insert(model, told), told)
     complete = filled(told, more, tuple(float_tensors(model)))
-    _check_complete(model, complete.activations)
+    _check_complete(model, complete)
     kept = sum(encoding.origin != "calibrated" for encoding in told.activations.values())
     written = implicit.write(exportable, complete, folder, options, PRECISION)
     counts = f"{kept} scales as trained, {len(complete.activations) - kept} calibrated at export"
@@ -53,8 +54,8 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for name in names if name and types.get(name, onnx.TensorProto.FLOAT) == onnx.TensorProto.FLOAT]
 
 
-def _check_complete(model: onnx.ModelProto, activations: object) -> None:
-    missing = [name for name in float_tensors(model) if name not in activations]
+def _check_complete(model: onnx.ModelProto, told: Encodings) -> None:
+    missing = [name for name in float_tensors(model) if name not in told.activations]
     if missing:
         raise TfqatError(
             f"{len(missing)} tensors have no scale, which a DLA needs for all: {missing[:10]}. Give calibration images "

@@ -94,5 +94,6 @@ class _Blocks:
 
     def _is_branch(self, tensor: str) -> bool:
         node = self.producers.get(tensor)
-        alone = node is not None and self._sole_reader(tensor) is not None
-        return alone and node.op_type in _CONVOLUTIONS and node.name in self.weights
+        if node is None or self._sole_reader(tensor) is None:
+            return False
+        return node.op_type in _CONVOLUTIONS and node.name in self.weights
