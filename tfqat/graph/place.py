@@ -6,21 +6,19 @@ else an INT8 op reads; range-sharing ops take their input's range. Source: the t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.graph.block import Match, match_blocks
 from tfqat.graph.graph import Graph, Op
-from tfqat.graph.groups import groups_of
 from tfqat.graph.kinds import IDENTITY, OTHER_WEIGHTED, PREPROCESSING
 from tfqat.graph.placement import Placement
+from tfqat.graph.ranges import Ranges
 from tfqat.graph.residual import fused_branches
 from tfqat.graph.rows import Row, macs_of
 from tfqat.graph.rules import Rule, check_all_match, decide
-from tfqat.graph.sign import is_nonnegative
 from tfqat.graph.tail import Tail, find_tail
-from tfqat.graph.target import Range, Target
+from tfqat.graph.target import Target
 
 
 def place(graph: Graph, target: Target, rules: tuple[Rule, ...] = (), changes: tuple[str, ...] = ()) -> Placement:
@@ -42,28 +40,27 @@ class _Placer:
         self.graph, self.target, self.rules = graph, target, rules
         self.tail = find_tail(graph) if target.float_outputs else Tail(frozenset(), frozenset())
         self.kept = self._reasons_for_float()
+        self.ranges = Ranges(graph, target, self.kept)
         branches = fused_branches(graph, target.residual_heads, self.kept)
         self.matches = match_blocks(graph, target.blocks, lambda a, b: _fuses(a, b, branches), self.kept)
         self.members = {op.name: match for match in self.matches for op in match.ops}
+        self.left = self._left_tensors()
 
     def place(self, changes: tuple[str, ...]) -> Placement:
         quantized = self._quantized_tensors()
-        ranged = self._ranged_tensors(quantized)
-        shared = [op for op in self.graph.ops if self._shares(op) and ranged.issuperset(op.inputs)]
-        tied = [op for op in self.graph.ops if self._is_tied(op)]
-        fixed = {tensor: bounds for tensor in quantized if (bounds := self._fixed_range(tensor)) is not None}
-        groups = groups_of([*shared, *tied], [tensor for tensor in quantized if tensor not in fixed])
+        ranged = self.ranges.on_grid(quantized)
+        groups = self.ranges.groups(quantized, ranged)
         return Placement(
             target=self.target.name,
             rows=tuple(self._row(op, ranged) for op in self.graph.ops),
             weights={
                 op.name: self.target.weight_scheme(op.kind) for op in self.graph.ops if self._has_int8_weights(op)
             },
-            activations=self._schemes(quantized, groups),
+            activations=self.ranges.schemes(quantized, groups),
             groups=groups,
             observed=tuple(self._observed(quantized)),
             changes=changes,
-            fixed=fixed,
+            fixed={tensor: bounds for tensor in quantized if (bounds := self.ranges.fixed(tensor)) is not None},
             config=self.target.config,
         )
 
@@ -95,81 +92,52 @@ class _Placer:
         asked = decide(self.rules, op.name, "quantize")
         return op.name not in self.kept or bool(asked and asked[0])
 
-    def _schemes(self, quantized: Iterable[str], groups: Mapping[str, str]) -> dict[str, Scheme]:
-        """Tensor -> Scheme; a group whose members would differ has the target's usual one."""
-        schemes = {tensor: self._scheme(tensor) for tensor in quantized}
-        differing = {name for tensor, name in groups.items() if schemes[tensor] != schemes[name]}
-        return {
-            tensor: self.target.activation if groups.get(tensor) in differing else scheme
-            for tensor, scheme in schemes.items()
-        }
-
-    def _scheme(self, tensor: str) -> Scheme:
-        op = self.graph.producer(tensor)
-        if op is not None and op.kind in self.target.activation_of:
-            return self.target.activation_of[op.kind]
-        if self.target.nonnegative is not None and is_nonnegative(self.graph, tensor):
-            return self.target.nonnegative
-        return self.target.activation
-
     def _is_int8(self, match: Match) -> bool:
         head, target = match.head, self.target
-        if head.name in self.kept or not self._floating(match.output):
+        if head.name in self.kept or not self.ranges.floating(match.output):
             return False
         kinds = target.weighted | target.own_range | target.tied_range | target.fixed_range.keys()
-        return head.kind in kinds or self._mixes_fixed(head)
-
-    def _shares(self, op: Op) -> bool:
-        kinds = self.target.shared_range | IDENTITY
-        own = op.name in self.kept or not self._floating(op.outputs[0]) or self._mixes_fixed(op)
-        return op.kind in kinds and not own
-
-    def _mixes_fixed(self, op: Op) -> bool:
-        """Whether an op that would share a range joins a tensor whose range is fixed with others: it has its own."""
-        joins = op.kind in self.target.shared_range and len(set(op.inputs)) > 1
-        return joins and any(self._fixed_range(tensor) is not None for tensor in op.inputs)
-
-    def _is_tied(self, op: Op) -> bool:
-        return op.kind in self.target.tied_range and op.name not in self.kept and self._floating(op.outputs[0])
-
-    def _fixed_range(self, tensor: str) -> Range | None:
-        """The range that the device fixes for a tensor, also through ops that share or keep their input's."""
-        op = self.graph.producer(tensor)
-        while op is not None and op.name not in self.kept:
-            if op.kind in self.target.fixed_range:
-                return self.target.fixed_range[op.kind]
-            passes = op.kind in self.target.shared_range | self.target.tied_range | IDENTITY
-            if not passes or len(set(op.inputs)) > 1:
-                return None
-            op = self.graph.producer(op.inputs[0])
-        return None
-
-    def _floating(self, tensor: str) -> bool:
-        return "float" in self.graph.dtypes[tensor]
+        return head.kind in kinds or self.ranges.mixes_fixed(head)
 
     def _quantized_tensors(self) -> list[str]:
         """The tensors with a Quantizer, in order: outputs of INT8 blocks, and what INT8 ops read besides."""
         wanted = {match.output for match in self.matches if self._gives_int8(match)}
+        if self.target.quantized_outputs is not None:
+            outputs = set(self.graph.outputs)
+            wanted = wanted | outputs if self.target.quantized_outputs else wanted - outputs
         for op in reversed(self.graph.ops):
             match = self.members[op.name]
             if op is match.head or op.kind == "add":
                 wanted.update(self._needed_inputs(op, match, wanted))
-        sources = {t for t in wanted if self._floating(t) and not self._shared_output(t)}
-        inputs = self.graph.inputs if self.target.quantized_inputs else ()
-        tensors = (*inputs, *(tensor for op in self.graph.ops for tensor in op.outputs))
+        sources = {t for t in wanted if self.ranges.floating(t) and not self._shared_output(t)}
+        tensors = (*self.graph.inputs, *(tensor for op in self.graph.ops for tensor in op.outputs))
         return [tensor for tensor in tensors if tensor in sources]
 
     def _gives_int8(self, match: Match) -> bool:
+        return self._is_int8(match) and not self.ranges.shares(match.head) and not self._is_left(match)
+
+    def _is_left(self, match: Match) -> bool:
+        """Whether the target leaves the block's output as it is."""
         ends = [op.kind for op in match.ops if op.kind not in IDENTITY | {"batch_normalization"}] or [match.head.kind]
-        left = ends[-1] in self.target.unquantized
-        return self._is_int8(match) and not self._shares(match.head) and not left
+        return ends[-1] in self.target.unquantized
+
+    def _left_tensors(self) -> set[str]:
+        """The tensors that are left as they are, and what ops that share ranges make of them."""
+        left = set() if self.target.quantized_inputs else set(self.graph.inputs)
+        for op in self.graph.ops:
+            if not left.isdisjoint(op.inputs) if self.ranges.shares(op) else self._is_left(self.members[op.name]):
+                left.update(op.outputs)
+        return left
 
     def _needed_inputs(self, op: Op, match: Match, wanted: set[str]) -> list[str]:
         """What must be quantized for this op: nothing where it runs in float."""
         inner = {tensor for member in match.ops[:-1] for tensor in member.outputs}
         needs = self._is_int8(match) or self._reads_int8(op)
-        passes = self._shares(op) and not wanted.isdisjoint(op.outputs)
-        return [tensor for tensor in op.inputs if tensor not in inner] if needs or passes else []
+        passes = self.ranges.shares(op) and not wanted.isdisjoint(op.outputs)
+        if not (needs or passes):
+            return []
+        anyway = passes or op.kind in self.target.requantized
+        return [tensor for tensor in op.inputs if tensor not in inner and (anyway or tensor not in self.left)]
 
     def _reads_int8(self, op: Op) -> bool:
         """A float output layer still reads INT8: its weights are what costs accuracy."""
@@ -179,15 +147,7 @@ class _Placer:
 
     def _shared_output(self, tensor: str) -> bool:
         op = self.graph.producer(tensor)
-        return op is not None and self._shares(op)
-
-    def _ranged_tensors(self, quantized: list[str]) -> set[str]:
-        """All tensors on an integer grid: the quantized ones, and what range-sharing ops make of them."""
-        ranged = set(quantized)
-        for op in self.graph.ops:
-            if self._shares(op) and ranged.issuperset(op.inputs):
-                ranged.update(op.outputs)
-        return ranged
+        return op is not None and self.ranges.shares(op)
 
     def _observed(self, quantized: list[str]) -> list[str]:
         known = set(quantized)
@@ -212,12 +172,12 @@ class _Placer:
             return "float", self.kept[op.name]
         if op is not match.head:
             return ("int8" if self._is_int8(match) else "float"), f"fused into {match.head.name}"
-        if self._shares(op):
+        if self.ranges.shares(op):
             on_grid = ranged.issuperset(op.inputs)
             return ("shared", "range of its input") if on_grid else ("float", "its input stays float")
         if self._is_int8(match):
-            return "int8", "rounded to the range of its input" if self._is_tied(op) else _block_text(match)
-        return "float", _why_float(op, self.target, self._floating(op.outputs[0]))
+            return "int8", "rounded to the range of its input" if self.ranges.is_tied(op) else _block_text(match)
+        return "float", _why_float(op, self.target, self.ranges.floating(op.outputs[0]))
 
 
 def _check_honoured(rules: tuple[Rule, ...], plan: Placement) -> None:

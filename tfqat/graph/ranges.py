@@ -1,0 +1,80 @@
+"""Ranges: where the range of a tensor comes from: its own, its input's, one that the device fixes; and its Scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from tfqat.core.scheme import Scheme
+from tfqat.graph.graph import Graph, Op
+from tfqat.graph.groups import groups_of
+from tfqat.graph.kinds import IDENTITY
+from tfqat.graph.sign import is_nonnegative
+from tfqat.graph.target import Range, Target
+
+
+class Ranges:
+    """What a target says of the ranges in a graph; ops named in ``kept`` stay float and have no say."""
+
+    def __init__(self, graph: Graph, target: Target, kept: Collection[str]) -> None:
+        self.graph, self.target, self.kept = graph, target, kept
+
+    def floating(self, tensor: str) -> bool:
+        """Whether the tensor holds floats: others have no range."""
+        return "float" in self.graph.dtypes[tensor]
+
+    def shares(self, op: Op) -> bool:
+        """Whether the op's output has the range of its input, whose integers it passes on."""
+        own = op.name in self.kept or not self.floating(op.outputs[0]) or self.mixes_fixed(op)
+        return op.kind in self.target.shared_range | IDENTITY and not own
+
+    def is_tied(self, op: Op) -> bool:
+        """Whether the op's output is rounded to the range of its input."""
+        return op.kind in self.target.tied_range and op.name not in self.kept and self.floating(op.outputs[0])
+
+    def mixes_fixed(self, op: Op) -> bool:
+        """Whether an op that would share a range joins a tensor whose range is fixed with others: it has its own."""
+        joins = op.kind in self.target.shared_range and len(set(op.inputs)) > 1
+        return joins and any(self.fixed(tensor) is not None for tensor in op.inputs)
+
+    def fixed(self, tensor: str) -> Range | None:
+        """The range that the device fixes for a tensor, also through ops that share or keep their input's."""
+        op = self.graph.producer(tensor)
+        while op is not None and op.name not in self.kept:
+            if op.kind in self.target.fixed_range:
+                return self.target.fixed_range[op.kind]
+            passes = op.kind in self.target.shared_range | self.target.tied_range | IDENTITY
+            if not passes or len(set(op.inputs)) > 1:
+                return None
+            op = self.graph.producer(op.inputs[0])
+        return None
+
+    def on_grid(self, quantized: Iterable[str]) -> set[str]:
+        """All tensors on an integer grid: the quantized ones, and what range-sharing ops make of them."""
+        ranged = set(quantized)
+        for op in self.graph.ops:
+            if self.shares(op) and ranged.issuperset(op.inputs):
+                ranged.update(op.outputs)
+        return ranged
+
+    def groups(self, quantized: Collection[str], ranged: Collection[str]) -> dict[str, str]:
+        """Quantized tensor -> name of the group whose range it shares; ``ranged`` as ``on_grid`` gives it."""
+        sharing = [op for op in self.graph.ops if self.shares(op) and all(tensor in ranged for tensor in op.inputs)]
+        tied = [op for op in self.graph.ops if self.is_tied(op)]
+        return groups_of([*sharing, *tied], [tensor for tensor in quantized if self.fixed(tensor) is None])
+
+    def schemes(self, quantized: Iterable[str], groups: Mapping[str, str]) -> dict[str, Scheme]:
+        """Tensor -> Scheme; a group whose members would differ has the target's usual one."""
+        schemes = {tensor: self._scheme(tensor) for tensor in quantized}
+        differing = {name for tensor, name in groups.items() if schemes[tensor] != schemes[name]}
+        return {
+            tensor: self.target.activation if groups.get(tensor) in differing else scheme
+            for tensor, scheme in schemes.items()
+        }
+
+    def _scheme(self, tensor: str) -> Scheme:
+        op = self.graph.producer(tensor)
+        if op is not None and op.kind in self.target.activation_of:
+            return self.target.activation_of[op.kind]
+        if self.target.nonnegative is not None and is_nonnegative(self.graph, tensor):
+            return self.target.nonnegative
+        return self.target.activation
