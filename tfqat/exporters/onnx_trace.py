@@ -26,6 +26,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tfqat.errors import TfqatError
+from tfqat.exporters.onnx_spelling import HANDLERS, SPELLINGS
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import KERNEL_AXES
@@ -67,11 +68,7 @@ def trace(graph: Graph, opset: int) -> Trace:
     ]
     specs += [tf.TensorSpec(k.shape, k.dtype, name=f"{KERNEL}{i:05d}") for i, k in enumerate(kernels)]
     function = tf.function(_marked(graph, kernels, marks), input_signature=specs, autograph=False)
-    handlers: dict[str, Any] = {
-        "CheckNumerics": (_replace_marker, []),
-        "Erfc": (_replace_erfc, []),
-        "Expm1": (_replace_expm1, []),
-    }
+    handlers: dict[str, Any] = {"CheckNumerics": (_replace_marker, []), **HANDLERS}
     with room_for(4 * len(graph.ops)), _quiet("tf2onnx"), keras.name_scope("tfqat_trace"):
         proto, _ = tf2onnx.convert.from_function(function, specs, opset=opset, custom_op_handlers=handlers)
     _check_known(proto)
@@ -90,8 +87,8 @@ def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
     tensors: dict[str, Any] = {}
 
     def mark(op: Op, outputs: list[Any]) -> list[Any]:
-        spelling = _SPELLINGS.get(op.kind, _as_keras)
-        outputs = spelling(graph, op, tensors[op.inputs[0]], outputs) if op.inputs else outputs
+        if op.kind in SPELLINGS and op.inputs:
+            outputs = SPELLINGS[op.kind](graph, op, tensors[op.inputs[0]], outputs)
         for tensor, name in zip(outputs, op.outputs, strict=True):
             tensor.set_shape(graph.shapes[name])  # Keras' own call may have lost it, and a Reshape needs it
             tensors[name] = _mark(tensor, name, marks)
@@ -106,62 +103,6 @@ def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
         return {f"{OUTPUT}{i:05d}": tf.identity(tensors[name]) for i, name in enumerate(graph.outputs)}
 
     return function
-
-
-def _as_keras(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
-    return outputs
-
-
-def _nearest(graph: Graph, op: Op, images: Any, outputs: list[Any]) -> list[Any]:
-    """UpSampling2D as one resize; the repeats that Keras computes it with become fifteen nodes."""
-    config = op.source.config
-    if config.get("data_format") == "channels_first" or None in images.shape[1:3]:
-        return outputs
-    factors = [config["size"]] * 2 if isinstance(config["size"], int) else config["size"]
-    sizes = [int(size) * int(factor) for size, factor in zip(images.shape[1:3], factors, strict=True)]
-    return [tf.raw_ops.ResizeNearestNeighbor(images=images, size=sizes)]
-
-
-def _reshaped(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
-    """A reshape to a constant shape; Keras computes the batch dimension, which becomes six nodes."""
-    shape = graph.shapes[op.outputs[0]]
-    if sum(size is None for size in shape) > 1:
-        return outputs
-    return [tf.reshape(value, [-1 if size is None else size for size in shape])]
-
-
-def _grouped(graph: Graph, op: Op, images: Any, outputs: list[Any]) -> list[Any]:
-    """A grouped convolution as TensorFlow's op; Keras hands it to XLA, of which there is no ONNX form."""
-    layer = op.source.built
-    if layer.groups == 1 or layer.data_format == "channels_first":
-        return outputs
-    padding, strides, dilations = layer.padding.upper(), list(layer.strides), list(layer.dilation_rate)
-    found = tf.nn.convolution(images, _kernel_of(layer), strides=strides, padding=padding, dilations=dilations)
-    return [_with_bias(layer, found)]
-
-
-def _product(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
-    """A Dense on more than two axes as one product; Keras' reshapes would part it from its bias and activation."""
-    layer = op.source.built
-    return outputs if value.shape.rank == 2 else [_with_bias(layer, tf.matmul(value, _kernel_of(layer)))]
-
-
-def _kernel_of(layer: Any) -> Any:
-    return tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype)
-
-
-def _with_bias(layer: Any, value: Any) -> Any:
-    return value + tf.cast(tf.convert_to_tensor(layer.bias), value.dtype) if layer.use_bias else value
-
-
-# Kinds that read better in ONNX when spelled otherwise than Keras does.
-_SPELLINGS = {
-    "up_sampling2d": _nearest,
-    "flatten": _reshaped,
-    "reshape": _reshaped,
-    "conv2d": _grouped,
-    "dense": _product,
-}
 
 
 def _mark(tensor: Any, name: str, marks: list[str]) -> Any:
@@ -181,26 +122,6 @@ def _replace_marker(context: Any, node: Any, name: str, args: Sequence[Any]) -> 
     context.make_node(
         "LeakyRelu", inputs, attr=alpha, name=f"{MARKER}{number}", outputs=outputs, shapes=shapes, dtypes=dtypes
     )
-
-
-def _replace_erfc(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
-    """tf2onnx' handler of Erfc (Keras' exact GELU), which it lacks: 1 - Erf(x)."""
-    shapes, dtypes = node.output_shapes, node.output_dtypes
-    inputs, outputs = list(node.input), list(node.output)
-    context.remove_node(node.name)
-    erf = context.make_node("Erf", inputs, name=f"{name}/erf", shapes=shapes, dtypes=dtypes)
-    one = context.make_const(f"{name}/one", np.ones((), np.float32))
-    context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
-
-
-def _replace_expm1(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
-    """tf2onnx' handler of Expm1 (Keras' CELU), which it lacks: Exp(x) - 1."""
-    shapes, dtypes = node.output_shapes, node.output_dtypes
-    inputs, outputs = list(node.input), list(node.output)
-    context.remove_node(node.name)
-    exp = context.make_node("Exp", inputs, name=f"{name}/exp", shapes=shapes, dtypes=dtypes)
-    one = context.make_const(f"{name}/one", np.ones((), np.float32))
-    context.make_node("Sub", [exp.output[0], one.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
 def _fill_inputs(proto: onnx.ModelProto, kernels: Sequence[Any], concrete: Any) -> None:
