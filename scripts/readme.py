@@ -1,4 +1,4 @@
-"""Writes the tables of README.md anew, from what the other scripts last printed.
+"""Writes the tables of README.md anew, from what the other scripts last printed, and its examples from their files.
 
     bash scripts/demo.sh                                       # stage-table, placement-table: results/digits
     python scripts/bench.py | tee results/bench.txt            # bench-table
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -57,16 +57,37 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+# Files that the README shows whole; the tests run them, and compare them with the README.
+EXAMPLES: dict[str, Path] = {
+    "accelerator-example": ROOT / "tests/targets/example_accelerator.py",
+    "loop-example": ROOT / "tests/examples/own_loop.py",
+    "train-step-example": ROOT / "tests/examples/train_step.py",
+}
+
+
+def example_block(name: str) -> str:
+    """An example as it stands in the README, markers included."""
+    return _block(name, EXAMPLES[name].read_text().rstrip(), "python")
+
+
+def _block(name: str, body: str, language: str = "") -> str:
+    return f"<!-- {name} -->\n```{language}\n{body}\n```\n<!-- /{name} -->"
+
+
+def _blocks() -> Iterator[tuple[str, str]]:
+    for name, table in TABLES.items():
+        try:
+            yield name, _block(name, table())
+        except FileNotFoundError as error:
+            print(f"{name}: kept, {error.filename} is not there")
+    for name in EXAMPLES:
+        yield name, example_block(name)
+
+
 def main() -> None:
     path = ROOT / "README.md"
     text = path.read_text()
-    for name, table in TABLES.items():
-        try:
-            body = table()
-        except FileNotFoundError as error:
-            print(f"{name}: kept, {error.filename} is not there")
-            continue
-        block = f"<!-- {name} -->\n```\n{body}\n```\n<!-- /{name} -->"
+    for name, block in _blocks():
         text, count = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, b=block: b, text, flags=re.DOTALL)
         print(f"{name}: written" if count else f"{name}: README.md has no place for it")
     path.write_text(text)

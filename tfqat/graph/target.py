@@ -44,8 +44,10 @@ class Target:
         blocks: chains without a Q/DQ inside, tried together, the longest wins.
         residual_heads: heads of the blocks whose unquantized output one Add may take in.
         unquantized: kinds at the end of a block whose output is left as it is.
+        requantized: kinds that quantize what they read, also where it was left as it is.
         float_inputs: whether a Rescaling, Normalization or cast at the start stays float.
-        quantized_inputs: whether model inputs are quantized at all.
+        quantized_inputs: whether model inputs are quantized, also where no kind in ``requantized`` reads them.
+        quantized_outputs: whether model outputs are quantized, None where the op that gives them decides.
         float_outputs: whether the last weighted op and what follows it stay float.
         complete: whether every tensor needs a scale at export, those inside blocks and the float tail included.
 
@@ -80,8 +82,10 @@ class Target:
     spelled_out: frozenset[str] = frozenset()
     residual_heads: frozenset[str] = frozenset()
     unquantized: frozenset[str] = frozenset()
+    requantized: frozenset[str] = frozenset()
     float_inputs: bool = True
     quantized_inputs: bool = True
+    quantized_outputs: bool | None = None
     float_outputs: bool = True
     complete: bool = False
     config: Mapping[str, Any] | None = None

@@ -8,13 +8,15 @@ several are in ``checks``.
 from __future__ import annotations
 
 import re
+from textwrap import indent
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from tfqat.errors import TfqatError
 from tfqat.spec import names
-from tfqat.targets import target_names
+from tfqat.targets import CONFIG_SUFFIX, load_target, target_names
 
 T = TypeVar("T")
 
@@ -46,7 +48,13 @@ def _architecture(word: str) -> str:
 
 
 def _target(word: str) -> str:
-    return _one_of(word, target_names(), f"one of: {', '.join(target_names())}")
+    if not word.endswith(CONFIG_SUFFIX):
+        return _one_of(word, target_names(), f"one of: {', '.join(target_names())}, or an AIMET-style config, x.json")
+    try:
+        load_target(word)
+    except TfqatError as error:
+        raise _wrong("an AIMET-style config\n" + indent(str(error), "    ")) from error
+    return word
 
 
 def _version(text: str) -> str:

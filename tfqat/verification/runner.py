@@ -35,6 +35,7 @@ class Runner:
         except (errors.Fail, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument) as error:
             raise RunError(f"onnxruntime does not load the model: {error}") from error
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
+        self.input_shapes = tuple(_sizes(entry.shape) for entry in self._session.get_inputs())
         self.outputs = tuple(entry.name for entry in self._session.get_outputs())
 
     def run(self, values: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -74,6 +75,11 @@ def named_inputs(batch: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     if len(values) != len(names):
         raise RunError(f"The model has {len(names)} inputs {list(names)}, received {len(values)}.")
     return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+
+def _sizes(shape: Sequence[Any]) -> tuple[int | None, ...]:
+    """The sizes that the file fixes; None for a named or open one."""
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def _shapes(values: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
