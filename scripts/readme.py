@@ -3,6 +3,9 @@
     bash scripts/demo.sh                                       # stage-table, placement-table: results/digits
     python scripts/bench.py | tee results/bench.txt            # bench-table
     python scripts/models.py | tee results/models.txt          # models-table
+    python scripts/deployments.py | tee results/deployments_digits.txt                  # deployments-table, and
+    python scripts/deployments.py specs/mnist.yaml | tee results/deployments_mnist.txt
+    python scripts/tfmot.py | tee results/tfmot.txt            # tfmot-table
     python scripts/readme.py
 
 A table whose source is not there keeps its text.
@@ -45,7 +48,23 @@ def bench_table() -> str:
 
 def models_table() -> str:
     """The result lines that models.py printed."""
-    lines = (RESULTS / "models.txt").read_text().splitlines()
+    return results("models.txt")
+
+
+def deployments_table() -> str:
+    """The result lines that deployments.py printed, of both data sets."""
+    both = {"Digits, 599 held-out images": "digits", "MNIST, 10,000 test images": "mnist"}
+    return "\n\n".join(f"{title}\n{results(f'deployments_{name}.txt')}" for title, name in both.items())
+
+
+def tfmot_table() -> str:
+    """The result lines that tfmot.py printed."""
+    return results("tfmot.txt")
+
+
+def results(name: str) -> str:
+    """The lines that a script marked as its result."""
+    lines = (RESULTS / name).read_text().splitlines()
     return "\n".join(line.removeprefix("RESULT ").rstrip() for line in lines if line.startswith("RESULT "))
 
 
@@ -54,6 +73,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "placement-table": placement_table,
     "bench-table": bench_table,
     "models-table": models_table,
+    "deployments-table": deployments_table,
+    "tfmot-table": tfmot_table,
 }
 
 

@@ -17,7 +17,7 @@ from tfqat.cli.options import CommandError
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "specs" / "digits.yaml")
-COMMANDS = ("init", "validate", "inspect", "train", "evaluate", "export", "verify")
+COMMANDS = ("init", "targets", "validate", "inspect", "train", "evaluate", "export", "verify", "convert")
 HEAVY = ("tensorflow", "keras", "sklearn", "onnx", "onnxruntime", "tf2onnx", "tensorflow_model_optimization")
 TFQAT = [sys.executable, "-c", "from tfqat.cli.main import main; main()"]
 
@@ -34,6 +34,7 @@ QUICK = {
     "help": ["--help"],
     **{f"help_{name}": [name, "--help"] for name in COMMANDS},
     "version": ["--version"],
+    "targets": ["targets"],
     "validate": ["validate", "--spec", DIGITS],
     "validate_mistakes": ["validate", "--spec", DIGITS, "export_config.opset=3", "a.b=3"],
 }

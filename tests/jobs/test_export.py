@@ -153,7 +153,7 @@ def spec_of(folder, **training) -> SimpleNamespace:
         results_dir=str(folder),
         training=SimpleNamespace(**{"enable_qat": True, **training}),
         model=SimpleNamespace(python=None),
-        quantization=SimpleNamespace(strict=False),
+        quantization=SimpleNamespace(strict=False, target="tensorrt"),
         export=SimpleNamespace(
             formats=("tensorrt",),
             tensorrt_version="8.6.1",

@@ -10,6 +10,8 @@ import keras
 from tfqat.data.user_function import user_function
 from tfqat.errors import TfqatError
 from tfqat.models.load import load_model
+from tfqat.rewrite.model import QuantizedModel
+from tfqat.targets import load_target
 from tfqat.training.results import Results, check_trained_by
 
 
@@ -35,12 +37,19 @@ def trained_model(spec: Any) -> keras.Model:
     return load_model(path)
 
 
-def quantized_model(spec: Any) -> keras.Model:
+def quantized_model(spec: Any) -> QuantizedModel:
     """The quantization-aware trained model of a spec.
 
     Raises:
-        TfqatError: the spec trains in float; see :func:`trained_path` for others.
+        TfqatError: the spec trains in float, or its target's config file says something else by now; see
+            :func:`trained_path` for others.
     """
     if not spec.training.enable_qat:
         raise TfqatError("training_config.enable_qat is false, so nothing was quantized; set it to true and train.")
-    return trained_model(spec)
+    model = trained_model(spec)
+    if model.placement.config != load_target(spec.quantization.target).config:
+        raise TfqatError(
+            f"The target's config {spec.quantization.target!r} was changed after training. Put the old one back, or "
+            f"train again (`tfqat train --restart`)."
+        )
+    return model
