@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -85,7 +86,10 @@ def export(
     )
     modules = _modules(formats, target, options)
     fill = calibration if calibration is None or callable(calibration) else filling(calibration)
-    return _write(modules, Exportable(*split(final), options, fill), Path(path), options)
+    float_model, learnt = split(final)
+    del final
+    gc.collect()  # Keras models hold themselves in cycles: a copy of all weights would stay while files are made
+    return _write(modules, Exportable(float_model, learnt, options, fill), Path(path), options)
 
 
 def export_spec(
