@@ -60,7 +60,8 @@ def _rounded(op: Op, input_scale: float) -> Op:
         kernel = _moved(kernel, scale, coarser, tuple(axis))
     step = input_scale * coarser.astype(np.float64)
     values = (kernel, (np.rint(bias / step) * step).astype(np.float32), coarser, *rest)
-    return replace(op, source=replace(op.source, values=values, built=None))
+    # Calls of one layer that read different grids have biases of their own.
+    return replace(op, source=replace(op.source, values=values, key=(op.source.key, input_scale), built=None))
 
 
 def _moved(kernel: np.ndarray, scale: np.ndarray, coarser: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -25,10 +25,12 @@ class KerasValues:
     Attributes:
         after: tensor -> its value, after its Quantizer where one reads it.
         outputs: the model's outputs, in order.
+        before: tensor -> its value before its Quantizer.
     """
 
     after: Mapping[str, np.ndarray]
     outputs: tuple[np.ndarray, ...]
+    before: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def values_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> KerasValues:
@@ -37,7 +39,7 @@ def values_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> KerasValu
     tensors = {name: np.asarray(value) for name, value in run(graph, _tensors(inputs)).items()}
     quantized = {op.inputs[0]: op.outputs[0] for op in graph.ops if op.kind == QUANTIZER}
     after = {name: tensors[quantized.get(name, name)] for name in tensors}
-    return KerasValues(after, tuple(tensors[name] for name in graph.outputs))
+    return KerasValues(after, tuple(tensors[name] for name in graph.outputs), tensors)
 
 
 def noise_error(model: keras.Model, inputs: Mapping[str, np.ndarray], relative: float, seeds: int) -> list[float]:
