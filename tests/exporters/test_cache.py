@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfqat.core.encoding import Encoding, encoding_of_range
+from tfqat.core.encoding import Encoding, Encodings, encoding_of_range
 from tfqat.core.scheme import Scheme
 from tfqat.exporters import cache
 from tfqat.exporters.cache import CacheError
@@ -207,6 +207,35 @@ def test_a_public_cache_is_read_whole(name, head):
     assert [line.split(": 0")[0] if line.endswith(": 0") else line for line in lines] == [
         line.split(": 00000000")[0] if line.endswith(": 00000000") else line for line in again
     ]
+
+
+def test_uint8_around_128_is_the_grid_of_int8():
+    centered = Encoding(Scheme(signed=False, symmetric=False), np.float32(1), np.int32(128))
+    assert cache.render({"a": centered}, "8.6.1").endswith("a: 3f800000\n")
+
+
+def test_a_cache_as_encodings_and_back():
+    text = "TRT-8001-MinMaxCalibration\na: 7f800000\nb: 3c010204\nc: 0\n"
+    told = cache.to_encodings(cache.parse(text))
+    assert list(told.activations) == ["b"]
+    assert told.metadata[cache.METADATA]["header"] == "TRT-8001-MinMaxCalibration"
+    assert cache.from_encodings(told) == text.replace("c: 0\n", "c: 00000000\n")
+    assert cache.from_encodings(told, "10.3.0").startswith("TRT-100300-EntropyCalibration2\na: 7f800000\n")
+
+
+DAMAGED = [
+    {},
+    {"header": "x"},
+    {"header": "TRT-8001-M", "other_lines": {"a": {}}},
+    {"header": "TRT-8001-M", "other_lines": 3},
+]
+
+
+@pytest.mark.parametrize("metadata", DAMAGED, ids=str)
+def test_damaged_metadata_are_refused(metadata):
+    told = Encodings("tensorrt", scales({"b": 1.0}), {}, {}, {cache.METADATA: metadata})
+    with pytest.raises(CacheError, match="metadata of the cache are damaged"):
+        cache.from_encodings(told)
 
 
 @needs_public_caches

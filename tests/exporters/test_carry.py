@@ -115,3 +115,57 @@ def test_an_inner_range_leaves_out_what_a_function_does_not_take():
     ((name, found),) = carry.inner_ranges(graph, known).items()
     assert name == "root"
     assert float(found.max) == pytest.approx(2.0, rel=0.01)
+
+
+# Within an ONNX from anywhere.
+
+
+def spread(given: onnx.ModelProto, **ranges: tuple[float, float]) -> dict[str, float]:
+    activations = {name: encoding_of_range(INT8, *bounds) for name, bounds in ranges.items()}
+    found = carry.spread(given, activations)
+    assert {name for name, e in found.items() if e.origin != "shared"} == set(ranges)
+    return {name: round(float(e.max), 6) for name, e in found.items()}
+
+
+@pytest.mark.parametrize("one", SHARING.values(), ids=SHARING)
+def test_a_range_spreads_forward_and_backward(one):
+    conv, add = node("Conv", "x kernel", "a"), node("Add", "b b", "y")
+    middle = onnx.NodeProto()
+    middle.CopyFrom(one)
+    middle.input[0], middle.output[0] = "a", "b"
+    assert spread(model(conv, middle, add), a=(-1, 1)) == {"a": 1, "b": 1}
+    assert spread(model(conv, middle, add), b=(-1, 1)) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("one", NOT_SHARING.values(), ids=NOT_SHARING)
+def test_a_range_does_not_spread_through_what_computes(one):
+    assert spread(model(one), x=(-1, 1)) == {"x": 1}
+    assert spread(model(one), y=(-1, 1)) == {"y": 1}
+
+
+FORKED = (node("Conv", "x kernel", "a"), node("Flatten", "a", "b"), node("Transpose", "a", "c"))
+
+
+def test_backward_all_readers_agree():
+    assert spread(model(*FORKED), b=(-1, 1), c=(-1, 1)) == {"a": 1, "b": 1, "c": 1}
+    assert spread(model(*FORKED), b=(-1, 1), c=(-2, 2)) == {"b": 1, "c": 2}
+    assert spread(model(*FORKED), b=(-1, 1)) == {"b": 1}  # who reads c is not asked to round
+    assert spread(model(*FORKED, node("Relu", "a", "y")), b=(-1, 1), c=(-1, 1)) == {"b": 1, "c": 1}
+
+
+def test_backward_a_reader_that_computes_keeps_the_tensor_float():
+    forked = (*FORKED[:2], node("Relu", "a", "y"))
+    assert spread(model(*forked), b=(-1, 1), y=(-1, 1)) == {"b": 1, "y": 1}
+
+
+def test_a_concat_shares_where_its_inputs_agree():
+    concat = (node("Relu", "x", "a"), node("Tanh", "x", "b"), node("Concat", "a b", "y", axis=1))
+    assert spread(model(*concat), a=(-1, 1), b=(-1, 1)) == {"a": 1, "b": 1, "y": 1}
+    assert spread(model(*concat), a=(-1, 1), b=(-2, 2)) == {"a": 1, "b": 2}
+    assert spread(model(*concat), y=(-3, 3)) == {"a": 3, "b": 3, "y": 3}
+
+
+def test_a_models_output_gets_no_range_from_behind():
+    given = model(node("Relu", "x", "a"), node("Flatten", "a", "y"))
+    given.graph.output.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, None))
+    assert spread(given, y=(-1, 1)) == {"y": 1}

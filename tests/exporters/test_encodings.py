@@ -30,7 +30,12 @@ def any_encoding(draw):
 
 
 tables = st.dictionaries(st.text(min_size=1), any_encoding(), max_size=3)
-all_encodings = st.builds(Encodings, st.text(), tables, tables, st.dictionaries(st.text(), st.text(), max_size=2))
+values = st.recursive(
+    st.text() | st.integers() | st.booleans(), lambda inner: st.lists(inner, max_size=2), max_leaves=3
+)
+metadata = st.dictionaries(st.text(), st.dictionaries(st.text(), values, max_size=2), max_size=2)
+reasons = st.dictionaries(st.text(), st.text(), max_size=2)
+all_encodings = st.builds(Encodings, st.text(), tables, tables, reasons, metadata)
 
 
 @given(all_encodings)
@@ -62,6 +67,7 @@ BROKEN = {
     "a negative scale": (TEXT.replace('"scale": 0.5', '"scale": -0.5'), "positive"),
     "NaN": (TEXT.replace('"scale": 0.5', '"scale": NaN'), "finite"),
     "unknown origin": (TEXT.replace('"learned"', '"guessed"'), "origin"),
+    "metadata of another kind": (TEXT.replace('"float_ops": {}', '"float_ops": {}, "metadata": 3'), "metadata must be"),
     "no weights": (TEXT.replace('"weights"', '"weight"'), "weights must be an object"),
 }
 

@@ -161,3 +161,54 @@ def test_a_dead_kernel_does_not_move():
     kernel = np.zeros((4, 3, 3, 3), np.float32)
     assert not requantization.requantized(kernel, 0).any()
     assert np.isfinite(requantization.implicit_scale(kernel, 0)).all()
+
+
+# Kernels and activations with zero points.
+
+KERNEL_SCHEMES = {
+    "asymmetric uint8 per tensor": Scheme(signed=False, symmetric=False),
+    "asymmetric int8 per tensor": Scheme(symmetric=False),
+    "symmetric int8 per tensor": Scheme(narrow=True),
+    "asymmetric uint8 per channel": Scheme(signed=False, symmetric=False, axis=(-1,)),
+}
+
+
+@pytest.mark.parametrize("int8_weights", [False, True], ids=["float kernels", "int8 kernels"])
+@pytest.mark.parametrize("scheme", KERNEL_SCHEMES.values(), ids=KERNEL_SCHEMES)
+@pytest.mark.parametrize("kind", ["Conv", "Gemm transB"])  # both have their channels first
+def test_kernels_with_zero_points(kind, scheme, int8_weights):
+    model, _, _, shape = layer(kind)
+    values = RNG.normal(size=WEIGHTED[kind][1]).astype("float32") + 0.3
+    axis = (-values.ndim,) if scheme.per_channel else ()
+    onnx_layout = Scheme(**{**vars(scheme), "axis": axis})
+    encoding = encoding_of_values(onnx_layout, values)
+    kernel = encoding.fake_quantize(values)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "w/kernel"))
+    qdq = onnx_qdq.insert(model, Encodings("t", {}, {"w": encoding}), int8_weights)
+    onnx.checker.check_model(qdq, full_check=True)
+    stored = {t.name: t.data_type for t in qdq.graph.initializer}
+    expected = TensorProto.INT8 if scheme.signed else TensorProto.UINT8
+    assert stored["w/kernel/zero_point"] == expected
+    assert stored.get("w/kernel/quantize", expected) == expected
+    x = RNG.normal(size=shape).astype("float32")
+    np.testing.assert_allclose(run(qdq, x), run(model, x), rtol=1e-5, atol=1e-5)
+
+
+def test_fewer_bits_of_an_activation_take_a_clip():
+    model, _, _, shape = layer("MatMul")
+    encoding = encoding_of_range(Scheme(bits=5, signed=False, symmetric=False), -0.5, 2)
+    told = Encodings("t", {"x": encoding}, {})
+    with pytest.raises(QdqError, match="8 bits"):
+        onnx_qdq.insert(model, told)
+    qdq = onnx_qdq.insert(model, told, clip=True)
+    x = RNG.normal(size=shape).astype("float32")
+    np.testing.assert_allclose(run(qdq, x), run(model, encoding.fake_quantize(x)), rtol=1e-6)
+
+
+def test_names_that_are_taken():
+    model, _, encoding, shape = layer("MatMul")
+    model.graph.node.append(helper.make_node("Relu", ["w"], ["x/dequantize"], "x/quantize"))
+    qdq = onnx_qdq.insert(model, Encodings("t", {"x": encoding_of_range(INT8, -1, 1)}, {"w": encoding}))
+    onnx.checker.check_model(qdq, full_check=True)
+    assert onnx_qdq.scales_of(qdq).keys() == {"x"}
+    assert run(qdq, np.ones(shape, np.float32)).shape == (2, 4)

@@ -9,19 +9,21 @@ import typer
 from typer.core import TyperCommand
 
 from tfqat import __version__
-from tfqat.cli import evaluate, export, init, inspect, train, validate, verify
+from tfqat.cli import convert, evaluate, export, init, inspect, targets, train, validate, verify
 from tfqat.cli.cache_option import CacheCommand
 from tfqat.cli.options import Debug
 
 # In the order of the work, which is the order in the help: module, function, class of the command.
 COMMANDS: tuple[tuple[Any, Callable[..., None], type[TyperCommand]], ...] = (
     (init, init.init, TyperCommand),
+    (targets, targets.targets, TyperCommand),
     (validate, validate.validate, TyperCommand),
     (inspect, inspect.inspect, TyperCommand),
     (train, train.train, TyperCommand),
     (evaluate, evaluate.evaluate, TyperCommand),
     (export, export.export, CacheCommand),
     (verify, verify.verify, CacheCommand),
+    (convert, convert.convert, TyperCommand),
 )
 
 

@@ -87,12 +87,15 @@ class Encodings:
         activations: tensor name -> Encoding, in the order in which the tensors are computed.
         weights: op name -> Encoding of its kernel.
         float_ops: op name -> why a weighted op (and what is fused to it) stays float.
+        metadata: what a file that this was read from says besides, by subject, as plain JSON values; kept so that
+            the same file can be written again.
     """
 
     target: str
     activations: Mapping[str, Encoding]
     weights: Mapping[str, Encoding]
     float_ops: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _check(encoding: Encoding) -> None:

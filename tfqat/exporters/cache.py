@@ -15,17 +15,22 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tfqat.core.encoding import Encoding
+from tfqat.core.encoding import Encoding, Encodings
 from tfqat.core.files import write_bytes
+from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 
 ALGORITHM = "EntropyCalibration2"  # what trtexec --calib and ONNX Runtime expect
+DEFAULT_VERSION = "8.6.1"
+SCHEME = Scheme(bits=8, signed=True, symmetric=True)  # of every tensor in a cache
+METADATA, OTHERS = "tensorrt_cache", "other_lines"  # subject in Encodings.metadata, and a key there
 
 _HEADER = re.compile(r"TRT-(\d+)-(\w+)", re.ASCII)
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)*")
@@ -86,13 +91,63 @@ def render(activations: Mapping[str, Encoding], version: str) -> str:
     Raises:
         CacheError: a name that a reader would not find again, an Encoding that a cache cannot hold, or no line.
     """
-    if not activations:
-        raise CacheError("No tensor is quantized, so there is no calibration cache to write; see the placement table.")
-    lines = [f"TRT-{version_number(version)}-{ALGORITHM}"]
-    for name, encoding in activations.items():
+    for name in activations:
         check_name(name)
-        lines.append(f"{name}: {_hexadecimal(scale_of(name, encoding))}")
-    return "\n".join(lines) + "\n"
+    return _text(header_of(version), _scales(activations))
+
+
+def header_of(version: str) -> str:
+    """The first line of a cache that is written for a TensorRT version."""
+    return f"TRT-{version_number(version)}-{ALGORITHM}"
+
+
+def to_encodings(cache: Cache, tensors: Collection[str] | None = None) -> Encodings:
+    """What a cache says, as Encodings of activations.
+
+    Its header, and the lines that get no Encoding, go into the metadata, so that :func:`from_encodings` gives all
+    lines back in their order.
+
+    Args:
+        cache: the cache.
+        tensors: those that get an Encoding; all where None. Scales that cannot quantize (``inf``, 0 and others that
+            are not normal float32) get none in any case.
+    """
+    known = {
+        name: scale for name, scale in cache.scales.items() if is_usable(scale) and (tensors is None or name in tensors)
+    }
+    others = {
+        name: {"line": line, "bits": _hexadecimal(scale)}
+        for line, (name, scale) in enumerate(cache.scales.items(), start=2)
+        if name not in known
+    }
+    metadata: dict[str, object] = {"header": cache.header, **({OTHERS: others} if others else {})}
+    activations = {name: Encoding(SCHEME, scale, np.int32(0), "imported") for name, scale in known.items()}
+    return Encodings("tensorrt", activations, {}, {}, {METADATA: metadata})
+
+
+def from_encodings(encodings: Encodings, version: str | None = None) -> str:
+    """The text of the cache of ``encodings``; where they came from a cache, the same lines in the same order.
+
+    Args:
+        encodings: in names of the ONNX that the cache will stand beside.
+        version: of TensorRT, for the header; None for the header that the encodings came with, or DEFAULT_VERSION.
+
+    Raises:
+        CacheError: see :func:`render`; names with a colon pass only where they came from a cache.
+    """
+    said = encodings.metadata.get(METADATA)
+    if said is None:
+        return render(encodings.activations, version or DEFAULT_VERSION)
+    header, others = _said(said)
+    rows = list(_scales(encodings.activations).items())
+    for line, name, scale in others:
+        rows.insert(line - 2, (name, scale))
+    return _text(header if version is None else header_of(version), dict(rows))
+
+
+def is_usable(scale: np.float32) -> bool:
+    """Whether a scale that a cache holds can quantize: finite, positive and normal in float32."""
+    return bool(np.isfinite(scale) and scale >= np.finfo(np.float32).tiny)
 
 
 def write(path: str | os.PathLike[str], activations: Mapping[str, Encoding], version: str = "8.6.1") -> Path:
@@ -153,14 +208,25 @@ def scale_of(name: str, encoding: Encoding) -> np.float32:
         CacheError: an Encoding that is not symmetric, signed, per tensor and of at most 8 bits.
     """
     scheme = encoding.scheme
-    if scheme.per_channel or not scheme.symmetric or not scheme.signed or scheme.bits > 8:
+    if not fits(encoding):
+        shift = "" if scheme.per_channel else f" with zero point {int(encoding.zero_point)}"
         raise CacheError(
-            f"Tensor {name!r}: a TensorRT cache holds one symmetric int8 scale a tensor, received {scheme}; "
-            f"export this model in another format."
+            f"Tensor {name!r}: a TensorRT cache holds one symmetric int8 scale a tensor, received {scheme}{shift}; "
+            f"TensorRT has no zero points, so train this model for the target tensorrt, or export it in another format."
         )
     if scheme.bits == 8:
         return np.float32(encoding.scale)
-    return np.float32(encoding.scale * np.float32(scheme.qmax) / np.float32(127))
+    return np.float32(encoding.scale * np.float32(2 ** (scheme.bits - 1) - 1) / np.float32(127))
+
+
+def fits(encoding: Encoding) -> bool:
+    """Whether an Encoding is a symmetric int8 grid: per tensor, at most 8 bits, its zero point in the middle.
+
+    uint8 with zero point 128 is the grid of int8 with zero point 0.
+    """
+    scheme = encoding.scheme
+    middle = 0 if scheme.signed else 2 ** (scheme.bits - 1)
+    return not scheme.per_channel and scheme.bits <= 8 and int(encoding.zero_point) == middle
 
 
 def check_name(name: str) -> None:
@@ -198,12 +264,37 @@ def _entry(number: int, line: str, cut_off: bool) -> tuple[str, np.float32]:
     digits = match[1]
     if cut_off and len(digits) < 8:
         raise CacheError(f"line {number}: the file ends inside the line {line[:100]!r}; copy it again, whole.")
-    bits = int(_INFINITY if digits == "inf" else digits, 16)
-    scale = np.frombuffer(struct.pack("=I", bits), np.float32)[0]
+    scale = _float(int(_INFINITY if digits == "inf" else digits, 16))
     if np.isnan(scale) or np.signbit(scale):
         raise CacheError(f"line {number}: the scale of {name!r} is {scale}; a scale is never negative or NaN.")
     return name, scale
 
 
+def _scales(activations: Mapping[str, Encoding]) -> dict[str, np.float32]:
+    return {name: scale_of(name, encoding) for name, encoding in activations.items()}
+
+
+def _said(metadata: Any) -> tuple[str, list[tuple[int, str, np.float32]]]:
+    """The header, and line, name and scale of each line without an Encoding, from the metadata."""
+    try:
+        others = metadata.get(OTHERS, {}).items()
+        rows = [(int(row["line"]), str(name), _float(int(row["bits"], 16))) for name, row in others]
+        return _checked_header(str(metadata["header"])), sorted(rows)
+    except (KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
+        raise CacheError(
+            f"The encodings' metadata of the cache are damaged ({error}); convert the cache again."
+        ) from error
+
+
+def _text(header: str, scales: Mapping[str, np.float32]) -> str:
+    if not scales:
+        raise CacheError("No tensor is quantized, so there is no calibration cache to write; see the placement table.")
+    return "\n".join([header, *(f"{name}: {_hexadecimal(scale)}" for name, scale in scales.items())]) + "\n"
+
+
 def _hexadecimal(scale: np.float32) -> str:
     return struct.pack(">f", scale).hex()
+
+
+def _float(bits: int) -> np.float32:
+    return np.float32(np.frombuffer(struct.pack("=I", bits), np.float32)[0])

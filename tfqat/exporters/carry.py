@@ -1,4 +1,7 @@
-"""Carry: the Encodings of a Keras model told in tensors of its ONNX, those that the converter made included.
+"""Carry: ranges passed on to the tensors that share them.
+
+:func:`to_onnx` tells the Encodings of a Keras model in tensors of its ONNX, those that the converter made included;
+:func:`spread` does the like within an ONNX from anywhere.
 
 A tensor that a Transpose, Reshape or the like makes of an encoded one has the same range; so has the tensor that such
 a node reads where the converter put it inside one op (GlobalAveragePool and Squeeze in place of one Keras pooling).
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -17,10 +21,14 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tfqat.core.encoding import Encoding, Encodings, encoding_of_values
-from tfqat.exporters.onnx_names import Named
+
+if TYPE_CHECKING:
+    from tfqat.exporters.onnx_names import Named
 
 # Nodes whose output holds exactly the values of their input.
-_SAME_VALUES = frozenset("Transpose Reshape Squeeze Unsqueeze Flatten Identity DepthToSpace SpaceToDepth".split())
+_SAME_VALUES = frozenset(
+    "Transpose Reshape Squeeze Unsqueeze Flatten Identity DepthToSpace SpaceToDepth Dropout".split()
+)
 # Nodes whose output holds values of their input only, some of them perhaps not, or zeros.
 _SUBSET = _SAME_VALUES | frozenset("MaxPool GlobalMaxPool ReduceMax Slice Split Tile Expand Gather".split())
 _ELEMENTWISE = frozenset(
@@ -44,6 +52,76 @@ def to_onnx(named: Named, encodings: Encodings) -> Encodings:
     order = [*(info.name for info in model.graph.input), *(name for node in model.graph.node for name in node.output)]
     float_nodes = {node: reason for op, reason in encodings.float_ops.items() for node in named.nodes.get(op, ())}
     return replace(encodings, activations={n: known[n] for n in order if n in known}, float_ops=float_nodes)
+
+
+def spread(model: onnx.ModelProto, known: Mapping[str, Encoding]) -> dict[str, Encoding]:
+    """``known`` and the Encodings of tensors that share a range with one of them, in the order of ``model``.
+
+    Forward, a node that gives values of its input only has its range, and a Concat that of its inputs where they
+    agree. Backward, so has what such nodes read, if they all agree and nothing else reads it: rounding before a
+    MaxPool, a Concat or a Reshape is rounding behind it. The new ones are of origin ``shared``.
+    """
+    found = dict(known)
+    sharing = _Sharing(model)
+    while True:
+        before = len(found)
+        for node in model.graph.node:
+            sharing.forward(node, found)
+        for node in reversed(model.graph.node):
+            sharing.backward(node, found)
+        if len(found) == before:
+            break
+    order = [*(info.name for info in model.graph.input), *(name for node in model.graph.node for name in node.output)]
+    return {name: found[name] for name in order if name in found}
+
+
+class _Sharing:
+    """Which tensors of one model share a range."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.outputs = {info.name for info in model.graph.output}
+        self.readers = _readers(model)
+
+    def sources(self, node: onnx.NodeProto) -> list[str]:
+        """The tensors with whose range the node's outputs share; none for other nodes."""
+        if node.op_type == "Concat":
+            return [name for name in node.input if name not in self.constants]
+        return list(node.input[:1]) if node.input and shares_range(node, self.constants) else []
+
+    def forward(self, node: onnx.NodeProto, found: dict[str, Encoding]) -> None:
+        sources = self.sources(node)
+        agreed = self._agreed(sources, found) if len(sources) == len(node.input) or node.op_type != "Concat" else None
+        if agreed is not None:
+            for name in _results(node):
+                found.setdefault(name, _shared(agreed))
+
+    def backward(self, node: onnx.NodeProto, found: dict[str, Encoding]) -> None:
+        for source in self.sources(node):
+            if source in found or source in self.constants or source in self.outputs:
+                continue
+            readers = self.readers[source]
+            if all(source in self.sources(reader) for reader in readers):
+                agreed = self._agreed([name for reader in readers for name in _results(reader)], found)
+                if agreed is not None:
+                    found[source] = _shared(agreed)
+
+    def _agreed(self, names: Iterable[str], found: Mapping[str, Encoding]) -> Encoding | None:
+        """The Encoding that all of the tensors have; None where one has none, or another."""
+        encodings = [found.get(name) for name in names]
+        first = encodings[0] if encodings else None
+        if first is None or any(e is None or not _same_range(e, first) for e in encodings):
+            return None
+        return first
+
+
+def _results(node: onnx.NodeProto) -> list[str]:
+    """What a node makes of its values: not the indices of a MaxPool, nor the mask of a Dropout."""
+    return [name for name in node.output if name] if node.op_type == "Split" else list(node.output[:1])
+
+
+def _same_range(one: Encoding, other: Encoding) -> bool:
+    return replace(one, origin="shared") == replace(other, origin="shared")
 
 
 def shares_range(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:

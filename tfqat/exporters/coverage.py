@@ -51,8 +51,7 @@ def cover(model: onnx.ModelProto, scales: Collection[str], kept_float: Collectio
     for node in model.graph.node:
         if node.name not in blocks.weights:
             continue
-        block = blocks.output(node, scales)
-        lacking = [name for name in (node.input[0], block) if name not in scales]
+        lacking = [name for name in (node.input[0],) if name not in scales] + blocks.lacking(node, scales)
         if node.name in kept_float:
             floats.append(node.name)
         elif lacking:
@@ -75,21 +74,21 @@ class _Blocks:
             for name in dict.fromkeys(node.input):
                 self.readers.setdefault(name, []).append(node)
 
-    def output(self, node: onnx.NodeProto, scales: Collection[str]) -> str:
-        """The first tensor with a scale down the block, or the last one reached where there is none."""
-        tensor, seen = node.output[0], {node.output[0]}
-        waiting = [tensor]
+    def lacking(self, node: onnx.NodeProto, scales: Collection[str]) -> list[str]:
+        """The tensors at which a way out of the block ends without a scale; none where all ways meet one."""
+        waiting, seen, lacking = [node.output[0]], {node.output[0]}, []
         while waiting:
             tensor = waiting.pop(0)
             if tensor in scales:
-                return tensor
-            if tensor in self.outputs:
-                break
-            for reader in self.readers.get(tensor, ()):
-                if reader.op_type in _FUSABLE and reader.output[0] not in seen:
-                    seen.add(reader.output[0])
-                    waiting.append(reader.output[0])
-        return node.output[0]
+                continue
+            readers = self.readers.get(tensor, [])
+            if tensor in self.outputs or not readers or any(r.op_type not in _FUSABLE for r in readers):
+                lacking.append(tensor)
+                continue
+            following = [reader.output[0] for reader in readers if reader.output[0] not in seen]
+            seen.update(following)
+            waiting += following
+        return lacking
 
 
 def describe(coverage: Coverage, reasons: Mapping[str, str]) -> str:

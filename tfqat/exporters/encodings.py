@@ -39,6 +39,8 @@ def render(encodings: Encodings) -> str:
         rows = {name: _to_dict(encoding) for name, encoding in getattr(encodings, section).items()}
         parts.append(_section(section, rows))
     parts.append(_section("float_ops", encodings.float_ops))
+    if encodings.metadata:
+        parts.append(_section("metadata", encodings.metadata))
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
@@ -77,6 +79,7 @@ def parse(text: str) -> Encodings:
         {name: _from_dict(f"activations.{name}", row) for name, row in sections["activations"].items()},
         {name: _from_dict(f"weights.{name}", row) for name, row in sections["weights"].items()},
         {name: str(reason) for name, reason in sections["float_ops"].items()},
+        _mapping(document, "metadata") if "metadata" in document else {},
     )
 
 

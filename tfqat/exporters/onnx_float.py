@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import onnx
 from onnx import version_converter
 
-from tfqat.core.files import write_bytes
-from tfqat.errors import TfqatError
+from tfqat.exporters.onnx_file import OnnxError, first_line, load, save
 from tfqat.exporters.onnx_names import Named, checked_io, rename
 from tfqat.exporters.onnx_trace import trace
 from tfqat.graph.view import view
 
+__all__ = ["OnnxError", "check_opset", "check_size", "convert", "load", "save"]
 # Per-channel QuantizeLinear begins at opset 13; tf2onnx 1.17 writes up to 18, onnx converts from there.
 LOWEST_OPSET, TF2ONNX_HIGHEST = 13, 18
 # protobuf refuses messages of 2 GiB and more; the graph around the weights takes a little, too.
 LARGEST_FILE = 2**31 - 2**24
-
-
-class OnnxError(TfqatError):
-    """An ONNX model that cannot be made or read."""
 
 
 def convert(
@@ -52,29 +46,6 @@ def convert(
         named = Named(_upgraded(named.model, opset), named.tensors, named.nodes)
     onnx.checker.check_model(named.model, full_check=True)
     return named
-
-
-def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> Path:
-    """Writes the model, whole or not at all; the same model gives the same bytes."""
-    return write_bytes(path, model.SerializeToString(deterministic=True))
-
-
-def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Reads an ONNX file.
-
-    Raises:
-        OnnxError: the file is cut off or is no ONNX model.
-        OSError: it cannot be opened.
-    """
-    from google.protobuf.message import DecodeError
-
-    data = Path(path).read_bytes()
-    try:
-        model = onnx.load_model_from_string(data)
-        onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise OnnxError(f"{path} is not a whole ONNX model ({_first_line(error)}); export it again.") from error
-    return model
 
 
 def check_opset(opset: int) -> None:
@@ -110,11 +81,6 @@ def _upgraded(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return version_converter.convert_version(model, opset)
     except RuntimeError as error:
         raise OnnxError(
-            f"onnx cannot convert this model from opset {TF2ONNX_HIGHEST} to {opset} ({_first_line(error)}); use "
+            f"onnx cannot convert this model from opset {TF2ONNX_HIGHEST} to {opset} ({first_line(error)}); use "
             f"opset {TF2ONNX_HIGHEST} or lower."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

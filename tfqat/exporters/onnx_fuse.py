@@ -6,7 +6,9 @@ TensorRT takes each node for a layer whose output may need a scale; one node has
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
@@ -29,27 +31,76 @@ def fuse_dense(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[on
 
 
 def fuse_prelu(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[onnx.NodeProto]:
-    """``relu(x) + c * relu(-x)``, as Keras spells PReLU, as PRelu with the slope ``-c`` (added to ``constants``)."""
+    """``relu(x) + c * relu(-x)``, as Keras spells PReLU, as PRelu with the slope ``-c`` (added to ``constants``).
+
+    A slope for each element of an image is multiplied in Keras' layout, between two Transposes; it is put into ONNX'.
+    """
     by_output = {node.output[0]: node for node in nodes}
     for add in [node for node in nodes if node.op_type == "Add"]:
-        parts = _parts_of_prelu(add, by_output)
-        factor = next((name for name in parts[1].input if name in constants), None) if parts else None
-        if factor is None:
+        parts = _parts_of_prelu(add, by_output, constants)
+        if parts is None:
             continue
         slope = f"{add.output[0]}/slope"
-        constants[slope] = numpy_helper.from_array(-numpy_helper.to_array(constants[factor]), slope)
-        prelu = helper.make_node("PRelu", [parts[0].input[0], slope], list(add.output), name=add.name)
-        nodes = [prelu if node is add else node for node in nodes if not any(node is part for part in parts)]
+        constants[slope] = numpy_helper.from_array(parts.slope, slope)
+        prelu = helper.make_node("PRelu", [parts.source, slope], list(add.output), name=add.name)
+        nodes = [prelu if node is add else node for node in nodes if not any(node is part for part in parts.nodes)]
     return list(nodes)
 
 
-def _parts_of_prelu(add: onnx.NodeProto, by_output: Mapping[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The Relu, Mul, Relu and Neg that ``add`` ends, or nothing where it ends something else."""
-    ends = {by_output[name].op_type: by_output[name] for name in add.input if name in by_output}
-    if set(ends) != {"Relu", "Mul"}:
-        return []
-    behind = [by_output[name] for name in ends["Mul"].input if name in by_output]
-    below = [by_output[name] for node in behind for name in node.input if name in by_output]
-    known = [node.op_type for node in [*behind, *below]] == ["Relu", "Neg"]
-    same = known and below[0].input[0] == ends["Relu"].input[0]
-    return [ends["Relu"], ends["Mul"], *behind, *below] if same else []
+@dataclass(frozen=True)
+class _Prelu:
+    """What one PReLU is made of: its input, its slope in the input's layout, and the nodes before the Add."""
+
+    source: str
+    slope: np.ndarray
+    nodes: tuple[onnx.NodeProto, ...]
+
+
+def _parts_of_prelu(
+    add: onnx.NodeProto, by_output: Mapping[str, onnx.NodeProto], constants: Constants
+) -> _Prelu | None:
+    """The parts of the PReLU that ``add`` ends; None where it ends something else."""
+    for one, other in (list(add.input), list(add.input)[::-1]):
+        positive, chain = by_output.get(one), _chain(other, by_output, constants)
+        kinds = [node.op_type for node in chain]
+        if positive is None or positive.op_type != "Relu" or kinds not in (_PLAIN, _TRANSPOSED):
+            continue
+        if chain[-1].input[0] != positive.input[0]:
+            continue
+        factor = _factor(chain[kinds.index("Mul")], constants)
+        perms = [_perm(node) for node in chain if node.op_type == "Transpose"]
+        if perms and (len(perms[0]) < factor.ndim or [perms[1][axis] for axis in perms[0]] != sorted(perms[0])):
+            continue
+        if perms:
+            factor = factor.reshape([1] * (len(perms[0]) - factor.ndim) + list(factor.shape)).transpose(perms[0])
+            factor = factor[0] if factor.shape[0] == 1 else factor
+        return _Prelu(positive.input[0], np.ascontiguousarray(-factor), (positive, *chain))
+    return None
+
+
+# From the Add back to the input.
+_PLAIN = ["Mul", "Relu", "Neg"]
+_TRANSPOSED = ["Transpose", "Mul", "Transpose", "Relu", "Neg"]
+
+
+def _chain(tensor: str, by_output: Mapping[str, onnx.NodeProto], constants: Constants) -> list[onnx.NodeProto]:
+    """The nodes behind each other that lead to ``tensor``, the last one first, as far as each reads one tensor."""
+    chain: list[onnx.NodeProto] = []
+    while tensor in by_output and len(chain) < len(_TRANSPOSED):
+        node = by_output[tensor]
+        inputs = [name for name in node.input if name not in constants]
+        if len(inputs) != 1:
+            break
+        chain.append(node)
+        tensor = inputs[0]
+        if node.op_type == "Neg":
+            break
+    return chain
+
+
+def _factor(product: onnx.NodeProto, constants: Constants) -> np.ndarray:
+    return numpy_helper.to_array(constants[next(name for name in product.input if name in constants)])
+
+
+def _perm(node: onnx.NodeProto) -> list[int]:
+    return next(list(a.ints) for a in node.attribute if a.name == "perm")

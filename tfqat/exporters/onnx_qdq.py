@@ -8,7 +8,7 @@ blocks that were trained without.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from tfqat.errors import TfqatError
 
 # A kernel is stored as scale * integer in float32; more than this many steps off its grid is another kernel.
 _OFF_GRID = 1e-2
+UNQUANTIZED_READERS = "unquantized_readers"  # subject in Encodings.metadata: tensor -> nodes that read it without Q/DQ
+OUTPUT = ":output"  # the model's output, among them; no node is called so
 
 
 class QdqError(TfqatError):
@@ -60,20 +62,39 @@ _CHANNEL_AXIS = {
 }
 
 
-def insert(model: onnx.ModelProto, encodings: Encodings, int8_weights: bool = False) -> onnx.ModelProto:
+def keras_axes(node: onnx.NodeProto, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a kernel's output channels in Keras' layout, as a Scheme has them.
+
+    Args:
+        node: the weighted node.
+        shape: of its kernel, in ONNX' layout. One input channel a group is a depthwise kernel, (h, w, C, M) in Keras.
+    """
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    if node.op_type == "Conv" and groups > 1 and shape[1] == 1:
+        return (-2, -1)
+    return (-2,) if node.op_type == "ConvTranspose" else (-1,)
+
+
+def insert(
+    model: onnx.ModelProto, encodings: Encodings, int8_weights: bool = False, clip: bool = False
+) -> onnx.ModelProto:
     """A copy of ``model`` with Q/DQ after each tensor and kernel that ``encodings`` (in its names) holds.
+
+    Who reads a tensor without its Q/DQ, by the metadata of ``encodings``, goes on doing so.
 
     Args:
         model: float ONNX, opset 13 or higher.
         encodings: see ``carry.to_onnx``.
-        int8_weights: kernels as int8 initializers with DequantizeLinear alone (TensorRT 10 and later; the parsers of
-            8.0 and 8.2 refuse them), else float32 with both.
+        int8_weights: kernels as integer initializers with DequantizeLinear alone (TensorRT 10 and later; the parsers
+            of 8.0 and 8.2 refuse them), else float32 with both.
+        clip: whether an activation of fewer integers than its type has gets a Clip between the two nodes, as PyTorch
+            writes it (not for TensorRT).
 
     Raises:
         QdqError: a name that the model lacks, a kernel off its grid, or a scheme of other than 8 bits.
     """
     _check_names(model, encodings)
-    return _Inserter(model, encodings).inserted(int8_weights)
+    return _Inserter(model, encodings, clip).inserted(int8_weights)
 
 
 def trained(encodings: Encodings) -> dict[str, Encoding]:
@@ -95,15 +116,18 @@ def _check_names(model: onnx.ModelProto, encodings: Encodings) -> None:
 class _Inserter:
     """The state of one insertion: nodes and initializers so far, and what each tensor's readers read now."""
 
-    def __init__(self, model: onnx.ModelProto, encodings: Encodings) -> None:
-        self.model, self.encodings = model, encodings
+    def __init__(self, model: onnx.ModelProto, encodings: Encodings, clip: bool) -> None:
+        self.model, self.encodings, self.clip = model, encodings, clip
         self.activations = trained(encodings)
+        self.raw: Mapping[str, Sequence[str]] = encodings.metadata.get(UNQUANTIZED_READERS, {})
         self.outputs = {info.name for info in model.graph.output}
         self.weights = weights_of(model)
         self.arrays = {tensor.name: tensor for tensor in model.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
-        self.instead: dict[str, str] = {}
+        self.instead: dict[str, str] = {}  # tensor -> what its readers read
+        self.unquantized: dict[str, str] = {}  # model output behind Q/DQ -> the tensor before
+        self.used = {*self.arrays, *(name for node in model.graph.node for name in (*node.output, node.name))}
 
     def inserted(self, int8_weights: bool) -> onnx.ModelProto:
         graph = self.model.graph
@@ -111,18 +135,14 @@ class _Inserter:
             self._after(info.name, info.name)
         for node in graph.node:
             self._copy(node, int8_weights)
-        kept = [t for t in graph.initializer if t.name not in self.initializers and self._is_read(t.name)]
+        read = {name for node in self.nodes for name in node.input} | self.outputs | _read_inside(graph.node)
+        kept = [t for t in graph.initializer if t.name not in self.initializers and t.name in read]
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
         del copy.graph.node[:], copy.graph.initializer[:], copy.graph.value_info[:]
         copy.graph.node.extend(self.nodes)
         copy.graph.initializer.extend([*kept, *self.initializers.values()])
         return copy
-
-    def _is_read(self, name: str) -> bool:
-        if not hasattr(self, "_read"):
-            self._read = {read for node in self.nodes for read in node.input} | self.outputs
-        return name in self._read
 
     def _copy(self, node: onnx.NodeProto, int8_weights: bool) -> None:
         new = onnx.NodeProto()
@@ -131,11 +151,12 @@ class _Inserter:
         if weight is not None and node.name in self.encodings.weights:
             self._kernel(weight, self.encodings.weights[node.name], int8_weights)
         for i, name in enumerate(node.input):
-            new.input[i] = self.instead.get(name, name)
+            raw = node.name in self.raw.get(name, ())
+            new.input[i] = (self.unquantized if raw else self.instead).get(name, name)
         self.nodes.append(new)
         for i, name in enumerate(node.output):
-            if name in self.activations and name in self.outputs:
-                new.output[i] = f"{name}/float"
+            if name in self.activations and name in self.outputs and OUTPUT not in self.raw.get(name, ()):
+                new.output[i] = self.unquantized[name] = self._name(name, "float")
                 self._after(name, new.output[i])
             else:
                 self._after(name, name)
@@ -145,9 +166,13 @@ class _Inserter:
         encoding = self.activations.get(tensor)
         if encoding is None:
             return
-        zero_point = encoding.zero_point.astype(_storage(encoding.scheme, tensor))
-        result = tensor if source != tensor else f"{tensor}/dequantize"
-        self._pair(tensor, source, result, encoding.scale, zero_point, None)
+        storage = _storage(encoding.scheme, tensor, self.clip)
+        result = tensor if source != tensor else self._name(tensor, "dequantize")
+        pair = _Pair(tensor, encoding.scale, encoding.zero_point.astype(storage), None)
+        integers = self._quantize(pair, source)
+        if self.clip:
+            integers = self._clipped(pair, encoding.scheme, integers)
+        self._dequantize(pair, integers, result)
         self.instead[tensor] = result
 
     def _kernel(self, weight: Weight, encoding: Encoding, int8_weights: bool) -> None:
@@ -156,33 +181,72 @@ class _Inserter:
             return  # a shared layer: one kernel, one pair
         kernel = numpy_helper.to_array(self.arrays[name])
         integers, scale, axis = on_grid(weight, kernel, encoding)
-        zero_point = np.zeros(scale.shape, _storage(encoding.scheme, name))
+        storage = _storage(encoding.scheme, name, True)
+        pair = _Pair(name, scale, encoding.zero_point.astype(storage), axis)
         if int8_weights:
-            self._constant(f"{name}/quantize", integers.astype(zero_point.dtype))
-            self._dequantize(name, f"{name}/dequantize", scale, zero_point, axis)
+            source = self._constant(self._name(name, "quantize"), integers.astype(storage))
         else:
-            self._pair(name, name, f"{name}/dequantize", scale, zero_point, axis)
-        self.instead[name] = f"{name}/dequantize"
+            source = self._quantize(pair, name)
+        self.instead[name] = self._dequantize(pair, source, self._name(name, "dequantize"))
 
-    def _pair(
-        self, name: str, source: str, result: str, scale: np.ndarray, zero_point: np.ndarray, axis: int | None
-    ) -> None:
-        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-        inputs = [source, f"{name}/scale", f"{name}/zero_point"]
-        quantize = f"{name}/quantize"
-        self.nodes.append(helper.make_node("QuantizeLinear", inputs, [quantize], name=quantize, **attributes))
-        self._dequantize(name, result, scale, zero_point, axis)
+    def _quantize(self, pair: _Pair, source: str) -> str:
+        return self._node("QuantizeLinear", pair, source, self._name(pair.name, "quantize"))
 
-    def _dequantize(self, name: str, result: str, scale: np.ndarray, zero_point: np.ndarray, axis: int | None) -> None:
-        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-        self._constant(f"{name}/scale", scale.astype(np.float32))
-        self._constant(f"{name}/zero_point", zero_point)
-        inputs = [f"{name}/quantize", f"{name}/scale", f"{name}/zero_point"]
-        node = helper.make_node("DequantizeLinear", inputs, [result], name=f"{name}/dequantize", **attributes)
-        self.nodes.append(node)
+    def _dequantize(self, pair: _Pair, source: str, result: str) -> str:
+        return self._node("DequantizeLinear", pair, source, result)
 
-    def _constant(self, name: str, values: np.ndarray) -> None:
+    def _node(self, kind: str, pair: _Pair, source: str, result: str) -> str:
+        attributes: dict[str, Any] = {} if pair.axis is None else {"axis": pair.axis}
+        inputs = [
+            source,
+            self._constant(self._name(pair.name, "scale"), pair.scale.astype(np.float32)),
+            self._constant(self._name(pair.name, "zero_point"), pair.zero_point),
+        ]
+        name = self._name(pair.name, kind.removesuffix("Linear").lower())
+        self.nodes.append(helper.make_node(kind, inputs, [result], name=name, **attributes))
+        return result
+
+    def _clipped(self, pair: _Pair, scheme: Scheme, source: str) -> str:
+        """A Clip to the integers of ``scheme``, where its type has more."""
+        info = np.iinfo(pair.zero_point.dtype)
+        if (scheme.qmin, scheme.qmax) == (info.min, info.max):
+            return source
+        bounds = {"min": scheme.qmin, "max": scheme.qmax}
+        names = [
+            self._constant(self._name(pair.name, f"clip_{key}"), np.asarray(value, info.dtype))
+            for key, value in bounds.items()
+        ]
+        result = self._name(pair.name, "clip")
+        self.nodes.append(helper.make_node("Clip", [source, *names], [result], name=result))
+        return result
+
+    def _constant(self, name: str, values: np.ndarray) -> str:
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
+        return name
+
+    def _name(self, tensor: str, word: str) -> str:
+        """``tensor/word``, or the like where the model has that name already."""
+        name = f"{tensor}/{word}"
+        while name in self.used:
+            name += "_"
+        return name
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What both nodes of one pair say of the tensor ``name``."""
+
+    name: str
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int | None
+
+
+def _read_inside(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """What graphs inside the nodes read."""
+    graphs = [g for node in nodes for a in node.attribute for g in (a.g, *a.graphs)]
+    inner = [node for graph in graphs for node in graph.node]
+    return {name for node in inner for name in node.input} | (_read_inside(inner) if inner else set())
 
 
 def on_grid(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, np.ndarray, int | None]:
@@ -191,14 +255,8 @@ def on_grid(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> tuple[np.
     Raises:
         QdqError: the scales do not fit the kernel's channels, or the kernel is not ``scale * integer``.
     """
-    scale, axis = encoding.scale, weight.axis if encoding.scheme.per_channel else None
-    if axis is not None and scale.shape != (kernel.shape[axis],):
-        raise QdqError(
-            f"Kernel {weight.initializer!r}: expected {kernel.shape[axis]} scales for its output channels (axis "
-            f"{axis} of {kernel.shape}), received {scale.size}."
-        )
-    shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
-    steps = kernel / (scale if axis is None else scale.reshape(shape))
+    scale, zero_point, axis = _spread(weight, kernel, encoding)
+    steps = kernel / scale + zero_point
     integers = np.clip(np.rint(steps), encoding.scheme.qmin, encoding.scheme.qmax)
     error = float(np.abs(steps - integers).max(initial=0))
     if error > _OFF_GRID:
@@ -206,12 +264,35 @@ def on_grid(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> tuple[np.
             f"Kernel {weight.initializer!r} is {error:.3g} steps off its own grid: the encodings belong to other "
             f"weights; finalize and split the model again before exporting."
         )
-    return integers.astype(np.int32), scale, axis
+    return integers.astype(np.int32), encoding.scale, axis
 
 
-def _storage(scheme: Scheme, name: str) -> type[np.generic]:
-    # Fewer bits fit for a kernel, whose integers are at hand; an activation would be clipped at 127 of 2^(b-1) - 1.
-    if scheme.bits > 8 or (scheme.bits < 8 and not scheme.per_channel and not scheme.narrow):
+def rounded(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """A kernel in ONNX layout on its grid, float32.
+
+    Raises:
+        QdqError: the scales do not fit the kernel's channels.
+    """
+    scale, zero_point, _ = _spread(weight, kernel, encoding)
+    integers = np.clip(np.rint(kernel / scale) + zero_point, encoding.scheme.qmin, encoding.scheme.qmax)
+    return ((integers - zero_point) * scale).astype(np.float32)
+
+
+def _spread(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """Scale and zero point shaped to go with the kernel, and the channel axis."""
+    axis = weight.axis if encoding.scheme.per_channel else None
+    if axis is not None and encoding.scale.shape != (kernel.shape[axis],):
+        raise QdqError(
+            f"Kernel {weight.initializer!r}: expected {kernel.shape[axis]} scales for its output channels (axis "
+            f"{axis} of {kernel.shape}), received {encoding.scale.size}."
+        )
+    shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
+    return encoding.scale.reshape(shape), encoding.zero_point.reshape(shape), axis
+
+
+def _storage(scheme: Scheme, name: str, fewer: bool) -> type[np.generic]:
+    """The type of the integers; ``fewer`` than 8 bits are allowed where nothing else would let more of them through."""
+    if scheme.bits > 8 or (scheme.bits < 8 and not fewer):
         raise QdqError(f"{name!r}: QuantizeLinear as written here holds 8 bits, received {scheme}.")
     return np.int8 if scheme.signed else np.uint8
 
@@ -220,4 +301,6 @@ def scales_of(model: onnx.ModelProto) -> Mapping[str, float]:
     """Tensor -> scale of each per-tensor activation pair in a Q/DQ model, as the file says it."""
     arrays = {tensor.name: tensor for tensor in model.graph.initializer}
     pairs = [n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in arrays]
-    return {n.name.removesuffix("/quantize"): float(numpy_helper.to_array(arrays[n.input[1]])) for n in pairs}
+    return {
+        n.name.rstrip("_").removesuffix("/quantize"): float(numpy_helper.to_array(arrays[n.input[1]])) for n in pairs
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,13 +14,14 @@ from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, bypass, replace_ops
 from tfqat.graph.kinds import IDENTITY
+from tfqat.graph.target import Target
 from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.bias import integer_biases
 from tfqat.rewrite.fold import fold_batch_norms
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
-from tfqat.rewrite.quantizer import RangeEstimator
+from tfqat.rewrite.quantizer import Quantizer, RangeEstimator
 from tfqat.targets import load_target
 
 _HALF = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"})
@@ -43,11 +45,11 @@ def finalize(model: QuantizedModel) -> QuantizedModel:
         return model
     graph = view(model)
     _check_seen(graph)
-    graph = replace_ops(replace_ops(release(graph), _frozen), _in_float32)
+    target = load_target(model.placement.target, model.placement.config)
+    graph = replace_ops(replace_ops(release(graph), partial(_frozen, target)), _in_float32)
     graph = _without_identities(fold_batch_norms(graph))
-    plan = model.placement
-    if load_target(plan.target, plan.config).integer_bias:
-        graph = integer_biases(graph, plan.shared_ops)
+    if target.integer_bias:
+        graph = integer_biases(graph, model.placement.shared_ops)
     return build(graph, partial(QuantizedModel, placement=model.placement, finalized=True))
 
 
@@ -62,21 +64,26 @@ def _check_seen(graph: Graph) -> None:
         )
 
 
-def _frozen(op: Op) -> Op:
+def _frozen(target: Target, op: Op) -> Op:
     """The op with nothing left to learn."""
     layer = op.source.built
     if isinstance(layer, RangeEstimator):
-        return _with_fixed_range(op, layer)
+        return _with_fixed_range(target, op, layer)
     if isinstance(layer, QuantizedKernel):
         return _with_rounded_kernel(op, layer)
     return op
 
 
-def _with_fixed_range(op: Op, layer: RangeEstimator) -> Op:
-    fixed = {"ranges": "fixed", "group": None, "freeze_step": None, "trainable": False}
+def _with_fixed_range(target: Target, op: Op, layer: RangeEstimator) -> Op:
+    fixed: dict[str, Any] = {"ranges": "fixed", "group": None, "freeze_step": None, "trainable": False}
     extent = np.asarray(keras.ops.convert_to_numpy(layer.shared_extent()))
+    if target.integer_bias and layer.encoding().dead:
+        # No int32 bias has so small a scale; where all values are zero any scale says so.
+        extent = np.ones_like(extent)
     # The group's range is resolved here: from now on each Quantizer stands alone.
     values = (extent, np.float32(1), np.float32(1))
+    if isinstance(layer, Quantizer):
+        fixed["half_up"] = False
     return replace(op, source=replace(op.source, config={**op.source.config, **fixed}, values=values, built=None))
 
 

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfqat.core.encoding import Encodings
-from tfqat.exporters import onnx_qdq
+from tfqat.exporters import aimet, onnx_qdq
 from tfqat.verification.blocks import BlockScore, judge_blocks
 from tfqat.verification.files import Files
 from tfqat.verification.keras_values import KerasValues
 from tfqat.verification.runner import Runner
 from tfqat.verification.simulation import simulate
+from tfqat.verification.tflite_blocks import allowances, judge_tflite_blocks
+from tfqat.verification.tflite_runner import TfliteRunner
 
 # What the finalized model computes, and the inputs by their names in the file -> a score a block.
 Judge = Callable[[KerasValues, Mapping[str, np.ndarray]], list[BlockScore]]
@@ -86,19 +88,16 @@ def _open_cache(files: Files) -> Opened:
 
 
 def _open_aimet(files: Files) -> Opened:
-    from tfqat.exporters import aimet
-
     told: Encodings = aimet.read(files.paths["aimet"], files.model)
     model = onnx_qdq.insert(files.model, told)
     return Opened(Runner(model), lambda values, inputs: judge_blocks(model, values, inputs, files.renamed))
 
 
 def _open_tflite(files: Files) -> Opened:
-    from tfqat.verification.tflite_blocks import judge_tflite_blocks
-    from tfqat.verification.tflite_runner import TfliteRunner
-
     data = files.paths["tflite"].read_bytes()
-    return Opened(TfliteRunner(data), lambda values, inputs: judge_tflite_blocks(data, values, inputs))
+    slack = "; ".join(f"{operator}: {reason}" for operator, reason in allowances(data).items())
+    note = f"Operators that LiteRT computes coarser than float32, given some slack at ties: {slack}." if slack else ""
+    return Opened(TfliteRunner(data), lambda values, inputs: judge_tflite_blocks(data, values, inputs), note)
 
 
 QDQ, CACHE = "Q/DQ ONNX", "float ONNX + cache"

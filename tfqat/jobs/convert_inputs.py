@@ -1,0 +1,302 @@
+"""Inputs of a conversion: what each given file is, by its content, and what they say together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from tfqat.core.encoding import Encoding, Encodings
+from tfqat.core.scheme import Scheme
+from tfqat.errors import TfqatError
+from tfqat.exporters import aimet, cache, encodings, layer_precisions, onnx_blocks, onnx_file, onnx_qdq, onnx_qdq_read
+from tfqat.exporters.coverage import cover
+from tfqat.exporters.onnx_qdq import keras_axes, weights_of
+from tfqat.exporters.onnx_tidy import tensor_names, tidy
+from tfqat.exporters.requantization import implicit_scale, requantized
+from tfqat.verification.inner import float_tensors
+from tfqat.verification.simulation import check_names
+
+ENCODINGS, CACHE, QDQ, AIMET = "encodings", "cache", "qdq_onnx", "aimet"
+ONNX, PRECISIONS = "onnx", "layer_precisions"
+TEXTS = {
+    ENCODINGS: "encodings.json of tfqat",
+    CACHE: "a TensorRT calibration cache",
+    QDQ: "a Q/DQ ONNX",
+    AIMET: "AIMET encodings",
+    ONNX: "a float ONNX",
+    PRECISIONS: "layer precisions",
+}
+# What each of the files that hold scales may stand beside.
+COMPANIONS: Mapping[str, frozenset[str]] = {
+    ENCODINGS: frozenset({ONNX}),
+    CACHE: frozenset({ONNX, PRECISIONS}),
+    QDQ: frozenset(),
+    AIMET: frozenset({ONNX}),
+}
+# Names that TensorRT gives to tensors that the ONNX does not have.
+_TENSORRTS_OWN = re.compile(r"\(Unnamed (Layer|ITensor)\* \d+\).*|ONNXTRT_.*")
+_PRECISIONS = re.compile(r"\s*([^:,\s][^,]*:(fp32|fp16|int8|int32)(,|\s*$))*")
+# What has no INT8 form in TensorRT, so that a scale of what it gives goes unused in implicit mode.
+_NEVER_INT8 = frozenset("Softmax LogSoftmax Hardmax ArgMax ArgMin TopK NonMaxSuppression LayerNormalization".split())
+_KERNEL = Scheme(bits=8, signed=True, symmetric=True, narrow=True)
+
+
+class ConvertError(TfqatError):
+    """Files that cannot be converted into what was asked for."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the inputs of a conversion say.
+
+    Attributes:
+        kind: which of the formats the scales come from.
+        encodings: in names of ``model``, where there is one.
+        model: the float ONNX.
+        remade: whether ``model`` is not one of the inputs, so that it has to be written.
+        notes: what the encodings do not hold of the inputs.
+    """
+
+    kind: str
+    encodings: Encodings
+    model: onnx.ModelProto | None = None
+    remade: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read_inputs(paths: Sequence[str | os.PathLike[str]]) -> Source:
+    """Reads the files of one conversion, in any order.
+
+    Raises:
+        ConvertError: not exactly one file that holds scales, or one that the others do not go with.
+        TfqatError: a file that is damaged, or files that do not belong together.
+        OSError: a file cannot be opened.
+    """
+    files = _by_kind([Path(path) for path in paths])
+    holders = [kind for kind in files if kind in COMPANIONS]
+    if len(holders) != 1:
+        told = "; ".join(f"{path} is {TEXTS[kind]}" for kind, path in files.items())
+        raise ConvertError(
+            f"Expected exactly one file that holds scales ({', '.join(TEXTS[kind] for kind in COMPANIONS)}) and what "
+            f"belongs to it, received: {told}."
+        )
+    kind = holders[0]
+    for other in files:
+        if other != kind and other not in COMPANIONS[kind]:
+            raise ConvertError(
+                f"{files[other]} ({TEXTS[other]}) does not go with {files[kind]} ({TEXTS[kind]}), which says all that "
+                f"is asked for by itself; leave it out."
+            )
+    model = onnx_file.load(files[ONNX]) if ONNX in files else None
+    return _READERS[kind](files, model)
+
+
+def kind_of(path: Path) -> str:
+    """What a file is, by its content.
+
+    Raises:
+        ConvertError: nothing that is known here.
+        OSError: it cannot be opened.
+    """
+    data = path.read_bytes()
+    text = _text(data)
+    if text is not None and (text.startswith("TRT-") or text.split("\n", 1)[0].strip() == "1"):
+        return CACHE
+    if text is not None and text.lstrip().startswith("{"):
+        return _kind_of_json(path, text)
+    if text is not None and _PRECISIONS.fullmatch(text):
+        return PRECISIONS
+    try:
+        return QDQ if onnx_qdq_read.has_pairs(onnx_file.load(path)) else ONNX
+    except onnx_file.OnnxError as error:
+        known = ", ".join(TEXTS.values())
+        raise ConvertError(f"{path} is none of these, or is not whole: {known}.") from error
+
+
+def _kind_of_json(path: Path, text: str) -> str:
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConvertError(f"{path} is not whole JSON (line {error.lineno}: {error.msg}); write it again.") from error
+    if document.get("format") == encodings.FORMAT:
+        return ENCODINGS
+    if aimet.is_aimet(document):
+        return AIMET
+    raise ConvertError(
+        f"{path} is JSON, but neither encodings.json of tfqat (format {encodings.FORMAT!r}) nor AIMET encodings; its "
+        f"keys are {sorted(document)[:8]}."
+    )
+
+
+def _text(data: bytes) -> str | None:
+    if b"\x00" in data[:4096]:
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _by_kind(paths: list[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in paths:
+        kind = kind_of(path)
+        if kind in files:
+            raise ConvertError(f"{files[kind]} and {path} are both {TEXTS[kind]}; give one of them.")
+        files[kind] = path
+    return files
+
+
+def _from_encodings(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Source:
+    told = encodings.read(files[ENCODINGS])
+    if model is not None:
+        model = tidy(model)
+        check_belongs(told, model)
+    return Source(ENCODINGS, told, model)
+
+
+def _from_qdq(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Source:
+    try:
+        found = onnx_qdq_read.read(onnx_file.load(files[QDQ]))
+    except onnx_qdq_read.QdqReadError as error:
+        raise onnx_qdq_read.QdqReadError(f"{files[QDQ]}: {error}") from error
+    return Source(QDQ, found.encodings, found.model, True, found.notes)
+
+
+def _from_aimet(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Source:
+    model = None if model is None else tidy(model)
+    try:
+        found = aimet.parse(json.loads(files[AIMET].read_text(encoding="utf-8")), model)
+    except aimet.AimetError as error:
+        raise aimet.AimetError(f"{files[AIMET]}: {error}") from error
+    notes = list(found.notes)
+    rounded = {} if model is None else _rounded(model, found.encodings)
+    if model is not None and rounded:
+        model = with_constants(model, rounded)
+        notes.append(f"{len(rounded)} kernels of the ONNX were not on their grids and are rounded to them")
+    return Source(AIMET, found.encodings, model, bool(rounded), tuple(notes))
+
+
+def _from_cache(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Source:
+    held = cache.read(files[CACHE])
+    floats = layer_precisions.read(files[PRECISIONS]) if PRECISIONS in files else {}
+    kept = [node for node, precision in floats.items() if precision != "int8"]
+    if model is None:
+        return Source(
+            CACHE, replace(cache.to_encodings(held), float_ops=dict.fromkeys(kept, "in the layer precisions"))
+        )
+    whole = tidy(model)
+    constants = {tensor.name for tensor in model.graph.initializer} | (
+        set(tensor_names(model)) - set(tensor_names(whole))
+    )
+    foreign = [name for name in held.scales if _TENSORRTS_OWN.fullmatch(name) or name in constants]
+    ours = cache.Cache(held.header, {name: scale for name, scale in held.scales.items() if name not in foreign})
+    try:
+        check_names(whole, ours, kept)
+    except TfqatError as error:
+        raise ConvertError(f"{files[CACHE]} and {files[ONNX]}: {error}") from error
+    told, implicit = _implicit(whole, held, ours, kept)
+    remade = bool(_rounded(whole, told))
+    notes = []
+    if foreign:
+        notes.append(
+            f"{len(foreign)} lines are of tensors that TensorRT made or that are constants, not tensors of the ONNX"
+        )
+    return Source(CACHE, told, implicit, remade, tuple(notes))
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Path], Any], Source]] = {
+    ENCODINGS: _from_encodings,
+    CACHE: _from_cache,
+    QDQ: _from_qdq,
+    AIMET: _from_aimet,
+}
+
+
+def check_belongs(told: Encodings, model: onnx.ModelProto) -> None:
+    """Refuses encodings of another model.
+
+    Raises:
+        ConvertError: lists what each side lacks.
+    """
+    tensors, kernels = tensor_names(model), weights_of(model)
+    missing = [name for name in told.activations if name not in set(tensors)]
+    missing += [name for name in told.weights if name not in kernels]
+    if missing:
+        without = [name for name in tensors if name not in told.activations]
+        without += [name for name in kernels if name not in told.weights]
+        raise ConvertError(
+            f"The encodings belong to another model: {len(missing)} of their names are not in the ONNX "
+            f"({some(missing)}); {len(without)} tensors and kernels of the ONNX have no encoding ({some(without)})."
+        )
+
+
+def _implicit(
+    model: onnx.ModelProto, held: cache.Cache, ours: cache.Cache, kept_float: Sequence[str]
+) -> tuple[Encodings, onnx.ModelProto]:
+    """What TensorRT's implicit mode makes of a cache and its ONNX: Encodings, and the ONNX with requantized kernels.
+
+    Lines that no kernel would use (inside a fused block whose end has a line; behind what has no INT8 form, or is
+    kept float) are of origin ``calibrated``: they come back in a cache, but get no Q/DQ.
+    """
+    usable = cache.Cache(ours.header, {name: scale for name, scale in ours.scales.items() if cache.is_usable(scale)})
+    coverage = cover(model, usable.scales, kept_float)
+    idle = {node.name for node in model.graph.node if node.op_type in _NEVER_INT8} | set(kept_float)
+    unused = onnx_blocks.inside(model, usable.scales) | float_tensors(model, idle)
+    told = cache.to_encodings(held, set(usable.scales))
+    activations = {
+        name: replace(encoding, origin="calibrated") if name in unused else encoding
+        for name, encoding in told.activations.items()
+    }
+    nodes = {node.name: node for node in model.graph.node}
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights, kernels = {}, {}
+    for name, weight in weights_of(model).items():
+        if name in coverage.int8:
+            kernel = arrays[weight.initializer]
+            scheme = replace(_KERNEL, axis=keras_axes(nodes[name], kernel.shape))
+            scale = implicit_scale(kernel, weight.axis)
+            weights[name] = Encoding(scheme, scale, np.zeros(scale.shape, np.int32), "calibrated")
+            kernels[weight.initializer] = requantized(kernel, weight.axis)
+    floats = dict.fromkeys(coverage.float_nodes, "a line is missing") | dict.fromkeys(
+        kept_float, "in the layer precisions"
+    )
+    return replace(told, activations=activations, weights=weights, float_ops=floats), with_constants(model, kernels)
+
+
+def _rounded(model: onnx.ModelProto, told: Encodings) -> dict[str, np.ndarray]:
+    """Initializer -> the kernel on its grid, where it is not there already."""
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for node, weight in weights_of(model).items():
+        if node in told.weights:
+            kernel = numpy_helper.to_array(arrays[weight.initializer])
+            try:
+                onnx_qdq.on_grid(weight, kernel, told.weights[node])
+            except onnx_qdq.QdqError:
+                found[weight.initializer] = onnx_qdq.rounded(weight, kernel, told.weights[node])
+    return found
+
+
+def with_constants(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """A copy of the model with other values for some initializers."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[tensor.name]), tensor.name))
+    return copy
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list."""
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
