@@ -19,9 +19,9 @@ import tfqat
 from tfqat.core.encoding import Encodings, encoding_of_range
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
-from tfqat.exporters import tflite_flatbuffer
-from tfqat.exporters.tflite_flatbuffer import ALIGNMENT, unpack
-from tfqat.exporters.tflite_graph import TfliteError, build, steps_of
+from tfqat.exporters.tflite_graph import flatbuffer
+from tfqat.exporters.tflite_graph.build import TfliteError, build, steps_of
+from tfqat.exporters.tflite_graph.flatbuffer import ALIGNMENT, unpack
 from tfqat.graph.view import view
 from tfqat.rewrite.split import split
 
@@ -320,7 +320,7 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_written(tmp_path):
 
 
 def test_a_model_beyond_the_formats_end_is_refused(parts, monkeypatch):
-    monkeypatch.setattr(tflite_flatbuffer, "LARGEST", tflite_flatbuffer.RESERVED + 300)
+    monkeypatch.setattr(flatbuffer, "LARGEST", flatbuffer.RESERVED + 300)
     with pytest.raises(TfliteError, match="too large"):
         build(*parts)
 

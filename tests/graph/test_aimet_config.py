@@ -217,7 +217,7 @@ PLACED = {
 
 
 @pytest.mark.parametrize(("model", "changes", "tensors"), PLACED.values(), ids=PLACED)
-def test_quantized_tensors(model, changes, tensors, zoo):
+def test_quantized_tensors(model, changes, tensors, zoo, fresh_names):
     plan = plan_for(zoo.MODELS[model](), target_of(config(**changes), "x.json"), relu6=()).placement
     assert list(plan.activations) == tensors
 

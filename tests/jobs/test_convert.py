@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from tfqat.conversion.source import ConvertError
 from tfqat.core.encoding import ORIGINS, Encoding, Encodings, encoding_of_range
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.exporters import aimet, cache, encodings, layer_precisions, onnx_file, onnx_qdq
 from tfqat.jobs.convert import convert
-from tfqat.jobs.convert_inputs import ConvertError
 
 INT8, UINT8 = Scheme(), Scheme(signed=False, symmetric=False)
 PUBLIC = Path(__file__).resolve().parents[3] / "shared" / "caches"

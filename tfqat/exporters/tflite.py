@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfqat.core.files import write_bytes
-from tfqat.exporters import tflite_c_array
 from tfqat.exporters.exportable import Exportable, Written
 from tfqat.exporters.options import Options
-from tfqat.exporters.tflite_graph import TfliteModel, build
+from tfqat.exporters.tflite_graph import c_array
+from tfqat.exporters.tflite_graph.build import TfliteModel, build
 
 FILE, C_SOURCE, C_HEADER = "model.tflite", "model_data.c", "model_data.h"
 READER = "LiteRT (TensorFlow Lite) and TFLite Micro: int8 in, int8 out"
@@ -35,7 +35,7 @@ def write(exportable: Exportable, folder: Path, options: Options) -> Written:
     write_bytes(folder / FILE, model.data)
     files = {"tflite": (FILE, READER)}
     if options.c_array:
-        tflite_c_array.write(folder, model.data, C_SOURCE, C_HEADER)
+        c_array.write(folder, model.data, C_SOURCE, C_HEADER)
         files["c_source"] = (C_SOURCE, f"a C compiler: the bytes of {FILE}")
         files["c_header"] = (C_HEADER, "a C or C++ compiler, beside the source")
     return Written(files, {"tflite": _report(model)}, _message(model), learnt)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfqat.exporters.tflite_flatbuffer import pack, unpack
+from tfqat.exporters.tflite_graph.flatbuffer import pack, unpack
 from tfqat.verification.blocks import BlockScore
 from tfqat.verification.keras_values import KerasValues
 from tfqat.verification.tflite_runner import TfliteRunner, quantized

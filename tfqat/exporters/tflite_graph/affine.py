@@ -17,9 +17,9 @@ from ai_edge_litert.schema_py_generated import Padding
 
 from tfqat.core.encoding import Encoding
 from tfqat.core.scheme import SCALE_FLOOR
-from tfqat.exporters.tflite_emission import Emission, Step, Unsupported
-from tfqat.exporters.tflite_flatbuffer import Tensor
-from tfqat.exporters.tflite_weighted import Kernel, array, constants, grid_of
+from tfqat.exporters.tflite_graph.emission import Emission, Step, Unsupported
+from tfqat.exporters.tflite_graph.flatbuffer import Tensor
+from tfqat.exporters.tflite_graph.weighted import Kernel, array, constants, grid_of
 from tfqat.graph.graph import Op, Ref
 
 SMALLEST, LARGEST = 64, 127

@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tfqat.exporters import tflite_elementwise as elementwise
-from tfqat.exporters import tflite_layout as layout
-from tfqat.exporters import tflite_spatial as spatial
-from tfqat.exporters import tflite_weighted as weighted
-from tfqat.exporters.tflite_affine import AFFINE, affine
-from tfqat.exporters.tflite_emission import Emission, Step
+from tfqat.exporters.tflite_graph import elementwise, layout, spatial, weighted
+from tfqat.exporters.tflite_graph.affine import AFFINE, affine
+from tfqat.exporters.tflite_graph.emission import Emission, Step
 from tfqat.graph.kinds import IDENTITY
 
 Emit = Callable[[Emission, Step], None]

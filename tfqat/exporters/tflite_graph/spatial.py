@@ -11,8 +11,15 @@ from typing import Any
 
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
 
-from tfqat.exporters.tflite_emission import Emission, Step, Unsupported, check_channels_last, positive_axes, setting
-from tfqat.exporters.tflite_weighted import PADDING
+from tfqat.exporters.tflite_graph.emission import (
+    Emission,
+    Step,
+    Unsupported,
+    check_channels_last,
+    positive_axes,
+    setting,
+)
+from tfqat.exporters.tflite_graph.weighted import PADDING
 
 SPACE = (1, 2)
 

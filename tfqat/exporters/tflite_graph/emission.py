@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
 
 from tfqat.core.encoding import Encoding, Encodings
-from tfqat.exporters.tflite_flatbuffer import Flatbuffer, Shape, Tensor
+from tfqat.exporters.tflite_graph.flatbuffer import Flatbuffer, Shape, Tensor
 from tfqat.graph.graph import Graph, Op
 
 # Activations that an operator can apply to its own result before rounding it.

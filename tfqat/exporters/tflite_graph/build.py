@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.errors import TfqatError
-from tfqat.exporters.tflite_elementwise import FIXED
-from tfqat.exporters.tflite_emission import FUSED, Emission, Step, Unsupported
-from tfqat.exporters.tflite_flatbuffer import Flatbuffer, Tensor, TooLarge
-from tfqat.exporters.tflite_kinds import KINDS
+from tfqat.exporters.tflite_graph.elementwise import FIXED
+from tfqat.exporters.tflite_graph.emission import FUSED, Emission, Step, Unsupported
+from tfqat.exporters.tflite_graph.flatbuffer import Flatbuffer, Tensor, TooLarge
+from tfqat.exporters.tflite_graph.kinds import KINDS
 from tfqat.graph.graph import Graph, Op
 
 ACTIVATIONS = "relu, relu6, leaky_relu, prelu, elu, gelu, silu, hard_silu, hard_sigmoid, sigmoid, tanh, softmax"

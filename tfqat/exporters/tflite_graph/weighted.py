@@ -16,8 +16,8 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import Padding, TensorType
 
 from tfqat.core.encoding import Encoding
-from tfqat.exporters.tflite_emission import Emission, Step, Unsupported, check_channels_last
-from tfqat.exporters.tflite_flatbuffer import Tensor
+from tfqat.exporters.tflite_graph.emission import Emission, Step, Unsupported, check_channels_last
+from tfqat.exporters.tflite_graph.flatbuffer import Tensor
 from tfqat.graph.graph import Op
 
 PADDING = {"same": Padding.SAME, "valid": Padding.VALID}

@@ -17,7 +17,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfqat.core.encoding import Encoding
-from tfqat.exporters.tflite_operators import OPERATORS
+from tfqat.exporters.tflite_graph.operators import OPERATORS
 
 VERSION, IDENTIFIER, DESCRIPTION = 3, b"TFL3", "tfqat"
 SIGNATURE = "serving_default"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType, MirrorPadMode
 
-from tfqat.exporters.tflite_emission import Emission, Step, Unsupported, check_channels_last, setting
-from tfqat.exporters.tflite_flatbuffer import Tensor
+from tfqat.exporters.tflite_graph.emission import Emission, Step, Unsupported, check_channels_last, setting
+from tfqat.exporters.tflite_graph.flatbuffer import Tensor
 
 MIRRORS = {"reflect": MirrorPadMode.REFLECT, "symmetric": MirrorPadMode.SYMMETRIC}
 Range = tuple[int, int, int]

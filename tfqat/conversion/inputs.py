@@ -6,71 +6,36 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from tfqat.core.encoding import Encoding, Encodings
-from tfqat.core.scheme import Scheme
+from tfqat.conversion.implicit import implicit_of, off_grid, with_constants
+from tfqat.conversion.source import (
+    AIMET,
+    CACHE,
+    COMPANIONS,
+    ENCODINGS,
+    ONNX,
+    PRECISIONS,
+    QDQ,
+    TEXTS,
+    ConvertError,
+    Source,
+    some,
+)
+from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
-from tfqat.exporters import aimet, cache, encodings, layer_precisions, onnx_blocks, onnx_file, onnx_qdq, onnx_qdq_read
-from tfqat.exporters.coverage import cover
-from tfqat.exporters.onnx_qdq import keras_axes, weights_of
+from tfqat.exporters import aimet, cache, encodings, layer_precisions, onnx_file, onnx_qdq_read
+from tfqat.exporters.onnx_qdq import weights_of
 from tfqat.exporters.onnx_tidy import tensor_names, tidy
-from tfqat.exporters.requantization import implicit_scale, requantized
-from tfqat.verification.inner import float_tensors
 from tfqat.verification.simulation import check_names
 
-ENCODINGS, CACHE, QDQ, AIMET = "encodings", "cache", "qdq_onnx", "aimet"
-ONNX, PRECISIONS = "onnx", "layer_precisions"
-TEXTS = {
-    ENCODINGS: "encodings.json of tfqat",
-    CACHE: "a TensorRT calibration cache",
-    QDQ: "a Q/DQ ONNX",
-    AIMET: "AIMET encodings",
-    ONNX: "a float ONNX",
-    PRECISIONS: "layer precisions",
-}
-# What each of the files that hold scales may stand beside.
-COMPANIONS: Mapping[str, frozenset[str]] = {
-    ENCODINGS: frozenset({ONNX}),
-    CACHE: frozenset({ONNX, PRECISIONS}),
-    QDQ: frozenset(),
-    AIMET: frozenset({ONNX}),
-}
 # Names that TensorRT gives to tensors that the ONNX does not have.
 _TENSORRTS_OWN = re.compile(r"\(Unnamed (Layer|ITensor)\* \d+\).*|ONNXTRT_.*")
 _PRECISIONS = re.compile(r"\s*([^:,\s][^,]*:(fp32|fp16|int8|int32)(,|\s*$))*")
-# What has no INT8 form in TensorRT, so that a scale of what it gives goes unused in implicit mode.
-_NEVER_INT8 = frozenset("Softmax LogSoftmax Hardmax ArgMax ArgMin TopK NonMaxSuppression LayerNormalization".split())
-_KERNEL = Scheme(bits=8, signed=True, symmetric=True, narrow=True)
-
-
-class ConvertError(TfqatError):
-    """Files that cannot be converted into what was asked for."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What the inputs of a conversion say.
-
-    Attributes:
-        kind: which of the formats the scales come from.
-        encodings: in names of ``model``, where there is one.
-        model: the float ONNX.
-        remade: whether ``model`` is not one of the inputs, so that it has to be written.
-        notes: what the encodings do not hold of the inputs.
-    """
-
-    kind: str
-    encodings: Encodings
-    model: onnx.ModelProto | None = None
-    remade: bool = False
-    notes: tuple[str, ...] = ()
 
 
 def read_inputs(paths: Sequence[str | os.PathLike[str]]) -> Source:
@@ -179,7 +144,7 @@ def _from_aimet(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Sou
     except aimet.AimetError as error:
         raise aimet.AimetError(f"{files[AIMET]}: {error}") from error
     notes = list(found.notes)
-    rounded = {} if model is None else _rounded(model, found.encodings)
+    rounded = {} if model is None else off_grid(model, found.encodings)
     if model is not None and rounded:
         model = with_constants(model, rounded)
         notes.append(f"{len(rounded)} kernels of the ONNX were not on their grids and are rounded to them")
@@ -204,8 +169,8 @@ def _from_cache(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Sou
         check_names(whole, ours, kept)
     except TfqatError as error:
         raise ConvertError(f"{files[CACHE]} and {files[ONNX]}: {error}") from error
-    told, implicit = _implicit(whole, held, ours, kept)
-    remade = bool(_rounded(whole, told))
+    told, implicit = implicit_of(whole, held, ours, kept)
+    remade = bool(off_grid(whole, told))
     notes = []
     if foreign:
         notes.append(
@@ -238,65 +203,3 @@ def check_belongs(told: Encodings, model: onnx.ModelProto) -> None:
             f"The encodings belong to another model: {len(missing)} of their names are not in the ONNX "
             f"({some(missing)}); {len(without)} tensors and kernels of the ONNX have no encoding ({some(without)})."
         )
-
-
-def _implicit(
-    model: onnx.ModelProto, held: cache.Cache, ours: cache.Cache, kept_float: Sequence[str]
-) -> tuple[Encodings, onnx.ModelProto]:
-    """What TensorRT's implicit mode makes of a cache and its ONNX: Encodings, and the ONNX with requantized kernels.
-
-    Lines that no kernel would use (inside a fused block whose end has a line; behind what has no INT8 form, or is
-    kept float) are of origin ``calibrated``: they come back in a cache, but get no Q/DQ.
-    """
-    usable = cache.Cache(ours.header, {name: scale for name, scale in ours.scales.items() if cache.is_usable(scale)})
-    coverage = cover(model, usable.scales, kept_float)
-    idle = {node.name for node in model.graph.node if node.op_type in _NEVER_INT8} | set(kept_float)
-    unused = onnx_blocks.inside(model, usable.scales) | float_tensors(model, idle)
-    told = cache.to_encodings(held, set(usable.scales))
-    activations = {
-        name: replace(encoding, origin="calibrated") if name in unused else encoding
-        for name, encoding in told.activations.items()
-    }
-    nodes = {node.name: node for node in model.graph.node}
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    weights, kernels = {}, {}
-    for name, weight in weights_of(model).items():
-        if name in coverage.int8:
-            kernel = arrays[weight.initializer]
-            scheme = replace(_KERNEL, axis=keras_axes(nodes[name], kernel.shape))
-            scale = implicit_scale(kernel, weight.axis)
-            weights[name] = Encoding(scheme, scale, np.zeros(scale.shape, np.int32), "calibrated")
-            kernels[weight.initializer] = requantized(kernel, weight.axis)
-    floats = dict.fromkeys(coverage.float_nodes, "a line is missing") | dict.fromkeys(
-        kept_float, "in the layer precisions"
-    )
-    return replace(told, activations=activations, weights=weights, float_ops=floats), with_constants(model, kernels)
-
-
-def _rounded(model: onnx.ModelProto, told: Encodings) -> dict[str, np.ndarray]:
-    """Initializer -> the kernel on its grid, where it is not there already."""
-    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = {}
-    for node, weight in weights_of(model).items():
-        if node in told.weights:
-            kernel = numpy_helper.to_array(arrays[weight.initializer])
-            try:
-                onnx_qdq.on_grid(weight, kernel, told.weights[node])
-            except onnx_qdq.QdqError:
-                found[weight.initializer] = onnx_qdq.rounded(weight, kernel, told.weights[node])
-    return found
-
-
-def with_constants(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy of the model with other values for some initializers."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if tensor.name in values:
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[tensor.name]), tensor.name))
-    return copy
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names of a list."""
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -13,10 +13,10 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
 
 from tfqat.core.encoding import Encoding
-from tfqat.exporters.tflite_affine import per_channel
-from tfqat.exporters.tflite_emission import Emission, Step, Unsupported, setting
-from tfqat.exporters.tflite_flatbuffer import Tensor
-from tfqat.exporters.tflite_weighted import array, grid_of
+from tfqat.exporters.tflite_graph.affine import per_channel
+from tfqat.exporters.tflite_graph.emission import Emission, Step, Unsupported, setting
+from tfqat.exporters.tflite_graph.flatbuffer import Tensor
+from tfqat.exporters.tflite_graph.weighted import array, grid_of
 from tfqat.graph.graph import Op
 
 # Kind -> scale and zero point of its output.
