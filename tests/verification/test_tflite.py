@@ -10,7 +10,7 @@ from keras import layers
 
 import tfqat
 from tfqat.errors import TfqatError
-from tfqat.exporters.tflite_flatbuffer import pack, unpack
+from tfqat.exporters.tflite_graph.flatbuffer import pack, unpack
 from tfqat.verification.keras_values import values_of
 from tfqat.verification.runner import RunError
 from tfqat.verification.tflite_blocks import allowances, judge_tflite_blocks
