@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-Constants = dict[str, onnx.TensorProto]
+Constants = dict[str, np.ndarray]
 
 
 def fuse_dense(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[onnx.NodeProto]:
@@ -22,8 +22,8 @@ def fuse_dense(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[on
         product, bias = products.get(add.input[0]), constants.get(add.input[1])
         if product is None or bias is None:
             continue
-        width = constants[product.input[1]].dims[-1]
-        if list(bias.dims) in ([width], [1, width]):
+        width = constants[product.input[1]].shape[-1]
+        if bias.shape in ((width,), (1, width)):
             inputs = [product.input[0], product.input[1], add.input[1]]
             gemm = helper.make_node("Gemm", inputs, list(add.output), name=add.name)
             nodes = [gemm if n is add else n for n in nodes if n is not product]
@@ -41,7 +41,7 @@ def fuse_prelu(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[on
         if parts is None:
             continue
         slope = f"{add.output[0]}/slope"
-        constants[slope] = numpy_helper.from_array(parts.slope, slope)
+        constants[slope] = parts.slope
         prelu = helper.make_node("PRelu", [parts.source, slope], list(add.output), name=add.name)
         nodes = [prelu if node is add else node for node in nodes if not any(node is part for part in parts.nodes)]
     return list(nodes)
@@ -99,7 +99,7 @@ def _chain(tensor: str, by_output: Mapping[str, onnx.NodeProto], constants: Cons
 
 
 def _factor(product: onnx.NodeProto, constants: Constants) -> np.ndarray:
-    return numpy_helper.to_array(constants[next(name for name in product.input if name in constants)])
+    return constants[next(name for name in product.input if name in constants)]
 
 
 def _perm(node: onnx.NodeProto) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from tfqat.errors import TfqatError
 from tfqat.exporters.onnx_fuse import fuse_dense, fuse_prelu
@@ -122,14 +122,14 @@ class _Renamer:
         self.graph, self.trace, self.inputs, self.outputs = graph, trace, inputs, outputs
         self.old = trace.model.graph
         self.producers = {name: node for node in self.old.node for name in node.output}
-        self.constants = {tensor.name: tensor for tensor in self.old.initializer}
+        self.constants = dict(trace.constants)
         self.layers = {tensor: op.layer_name for op in graph.ops for tensor in op.outputs}
         self.ops = {op.name: op for op in graph.ops}
         self.aliases: dict[str, str] = {}  # raw tensor behind a marker -> raw tensor before it
         self.names: dict[str, str] = {}  # raw tensor -> final name
         self.used: set[str] = set()
         self.node_names: set[str] = set()
-        self.new_constants: dict[tuple[str, str], onnx.TensorProto] = {}
+        self.new_constants: dict[tuple[str, str], str] = {}  # raw constant, layer -> final name
         self.new_nodes: list[onnx.NodeProto] = []
 
     def renamed(self) -> Named:
@@ -143,6 +143,9 @@ class _Renamer:
             self._graph(), producer_name="tfqat", opset_imports=[_default_domain(self.trace.model)]
         )
         model.ir_version = self.trace.model.ir_version
+        # Last and one by one: each protobuf message that they went through would hold them all once more.
+        for (raw, _), name in self.new_constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(self.constants[raw], name))
         return Named(model, tensors, nodes)
 
     def _name_tensors(self) -> dict[str, str]:
@@ -288,12 +291,9 @@ class _Renamer:
             return self.names[raw] if raw else ""
         key = (raw, group.layer)  # calls of one layer share its weights; equal weights of two layers are two
         if key not in self.new_constants:
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(self.constants[raw])
             role = _ROLES.get(node.op_type, {}).get(index) or self._role(group, node, raw)
-            tensor.name = self._take(f"{group.layer}/{role}")
-            self.new_constants[key] = tensor
-        return self.new_constants[key].name
+            self.new_constants[key] = self._take(f"{group.layer}/{role}")
+        return self.new_constants[key]
 
     def _role(self, group: _Owned, node: onnx.NodeProto, raw: str) -> str:
         after_weighted = any(other.op_type in WEIGHTED and self._reads_constant(other) for other in group.nodes)
@@ -303,7 +303,7 @@ class _Renamer:
         inputs = [_value_info(info, self.names[info.name], self.names[info.name]) for info in self.old.input]
         outputs = [_value_info(info, self.names[self._source(info.name)], "") for info in self.old.output]
         name = re.sub(r"[^A-Za-z0-9_./\-]", "_", self.graph.name)
-        return helper.make_graph(self.new_nodes, name, inputs, outputs, list(self.new_constants.values()))
+        return helper.make_graph(self.new_nodes, name, inputs, outputs)
 
 
 def _value_info(info: onnx.ValueInfoProto, name: str, prefix: str) -> onnx.ValueInfoProto:

@@ -45,10 +45,13 @@ class Trace:
     Attributes:
         model: its ONNX, with marker nodes named ``tfqat_marker::<n>``, inputs ``tfqat_input_<i>`` and outputs
             ``tfqat_output_<i>`` (the numbers with five digits).
+            It has no initializers.
+        constants: name -> value of each constant, as arrays: protobuf would hold a copy for every stage.
         tensors: the name of the tensor that marker n stands behind.
     """
 
     model: onnx.ModelProto
+    constants: dict[str, np.ndarray]
     tensors: tuple[str, ...]
 
 
@@ -72,9 +75,8 @@ def trace(graph: Graph, opset: int) -> Trace:
     with room_for(4 * len(graph.ops)), _quiet("tf2onnx"), keras.name_scope("tfqat_trace"):
         proto, _ = tf2onnx.convert.from_function(function, specs, opset=opset, custom_op_handlers=handlers)
     _check_known(proto)
-    _fill_inputs(proto, kernels, function.get_concrete_function(*specs))
-    _fold(proto)
-    return Trace(proto, tuple(marks))
+    constants = _constants(proto, kernels, function.get_concrete_function(*specs))
+    return Trace(proto, _folded(proto, constants), tuple(marks))
 
 
 def _kernels(graph: Graph) -> list[Any]:
@@ -124,37 +126,37 @@ def _replace_marker(context: Any, node: Any, name: str, args: Sequence[Any]) -> 
     )
 
 
-def _fill_inputs(proto: onnx.ModelProto, kernels: Sequence[Any], concrete: Any) -> None:
-    """Turns inputs that are none of the model's into initializers: kernels, and plain tensors that a layer holds."""
+def _constants(proto: onnx.ModelProto, kernels: Sequence[Any], concrete: Any) -> dict[str, np.ndarray]:
+    """Takes out of ``proto`` its initializers, and the inputs that are none of the model's: kernels, and plain tensors
+    that a layer holds."""
     values = {f"{KERNEL}{i:05d}": kernel for i, kernel in enumerate(kernels)}
     captured = {inner.name: outer for outer, inner in concrete.graph.captures}
     extra = [info.name for info in proto.graph.input if not info.name.startswith(INPUT)]
     own = [info for info in proto.graph.input if info.name.startswith(INPUT)]
-    del proto.graph.input[:]
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    del proto.graph.input[:], proto.graph.initializer[:]
     proto.graph.input.extend(own)
     for name in extra:
         if name not in values and name not in captured:
             raise TfqatError(f"The converted model asks for an input {name!r} that the Keras model does not have.")
-        value = values[name] if name in values else captured[name]
-        proto.graph.initializer.append(numpy_helper.from_array(keras.ops.convert_to_numpy(value), name))
+        constants[name] = keras.ops.convert_to_numpy(values[name] if name in values else captured[name])
+    return constants
 
 
-def _fold(proto: onnx.ModelProto) -> None:
-    """Computes the nodes that read constants alone, such as the Transpose of a kernel into ONNX' layout."""
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+def _folded(proto: onnx.ModelProto, constants: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Computes the nodes that read constants alone, such as the Transpose of a kernel into ONNX' layout, and takes them
+    out of ``proto``; the constants that are read after that."""
     kept = []
     for node in proto.graph.node:
         if node.name.startswith(MARKER) or not all(name in constants for name in node.input if name):
             kept.append(node)
             continue
-        given = {name: numpy_helper.to_array(constants[name]) for name in node.input if name}
-        outputs = ReferenceEvaluator(node).run(None, given)
-        for name, value in zip(node.output, outputs, strict=True):
-            constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        outputs = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input if name})
+        constants.update(zip(node.output, map(np.ascontiguousarray, outputs), strict=True))
     read = {name for node in kept for name in node.input} | {info.name for info in proto.graph.output}
-    del proto.graph.node[:], proto.graph.initializer[:]
+    del proto.graph.node[:]
     proto.graph.node.extend(kept)
-    proto.graph.initializer.extend(tensor for name, tensor in constants.items() if name in read)
+    return {name: value for name, value in constants.items() if name in read}
 
 
 def _check_known(model: onnx.ModelProto) -> None:
