@@ -15,7 +15,6 @@ from tfqat.exporters import cache, onnx_blocks, onnx_qdq
 from tfqat.exporters.coverage import cover
 from tfqat.exporters.onnx_qdq import keras_axes, weights_of
 from tfqat.exporters.requantization import implicit_scale, requantized
-from tfqat.verification.inner import float_tensors
 
 # What has no INT8 form in TensorRT, so that a scale of what it gives goes unused in implicit mode.
 _NEVER_INT8 = frozenset("Softmax LogSoftmax Hardmax ArgMax ArgMin TopK NonMaxSuppression LayerNormalization".split())
@@ -33,7 +32,7 @@ def implicit_of(
     usable = cache.Cache(ours.header, {name: scale for name, scale in ours.scales.items() if cache.is_usable(scale)})
     coverage = cover(model, usable.scales, kept_float)
     idle = {node.name for node in model.graph.node if node.op_type in _NEVER_INT8} | set(kept_float)
-    unused = onnx_blocks.inside(model, usable.scales) | float_tensors(model, idle)
+    unused = onnx_blocks.inside(model, usable.scales) | onnx_blocks.between_floats(model, idle)
     told = cache.to_encodings(held, set(usable.scales))
     activations = {
         name: replace(encoding, origin="calibrated") if name in unused else encoding

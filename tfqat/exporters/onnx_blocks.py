@@ -28,14 +28,27 @@ _TAKES_ADD = frozenset({"Conv", "ConvTranspose"})
 _MOST_NODES = 12  # of one activation
 
 
-def inside(model: onnx.ModelProto, scales: Collection[str]) -> set[str]:
-    """The tensors inside kernels, as far as the tensor that ends the kernel is in ``scales``."""
-    blocks = _Blocks(model, scales)
+def inside(model: onnx.ModelProto, scales: Collection[str], spelled: bool = True) -> set[str]:
+    """The tensors inside kernels, as far as the tensor that ends the kernel is in ``scales``.
+
+    Args:
+        model: float ONNX.
+        scales: the tensors with a scale.
+        spelled: whether an activation of several nodes belongs to the kernel, which TensorRT does not promise.
+    """
+    blocks = _Blocks(model, scales, spelled)
     found: set[str] = set()
     for node in model.graph.node:
         if node.name in blocks.weights or node.op_type in {"BatchNormalization", *_BINARY}:
             found |= blocks.inside(node)
     return found
+
+
+def between_floats(model: onnx.ModelProto, kept_float: Collection[str]) -> set[str]:
+    """The tensors that nodes kept in float give to nobody else."""
+    reading = {name for node in model.graph.node if node.name not in kept_float for name in node.input}
+    given = {name for node in model.graph.node if node.name in kept_float for name in node.output}
+    return given - reading
 
 
 def spelled_out(model: onnx.ModelProto, scales: Collection[str]) -> list[str]:
@@ -52,8 +65,8 @@ def spelled_out(model: onnx.ModelProto, scales: Collection[str]) -> list[str]:
 class _Blocks:
     """Who reads what, how late each tensor is there, and which have a scale."""
 
-    def __init__(self, model: onnx.ModelProto, scales: Collection[str]) -> None:
-        self.scales = scales
+    def __init__(self, model: onnx.ModelProto, scales: Collection[str], spelled: bool) -> None:
+        self.scales, self.spelled = scales, spelled
         self.outputs = {info.name for info in model.graph.output}
         self.sizes = {t.name: _size(t) for t in model.graph.initializer}
         self.weights = weights_of(model)
@@ -109,7 +122,7 @@ class _Blocks:
         first = self._sole_reader(tensor)
         if first is not None and first.op_type in _ACTIVATIONS and first.input[0] == tensor:
             return first.output[0], within
-        if first is not None and not self._spells(first):
+        if not self.spelled or (first is not None and not self._spells(first)):
             return tensor, set()
         end = self._joined(tensor, within)
         return (tensor, set()) if end is None else (end, within)

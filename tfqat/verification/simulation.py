@@ -20,9 +20,9 @@ from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.exporters.cache import Cache
 from tfqat.exporters.coverage import Coverage, cover
+from tfqat.exporters.onnx_blocks import between_floats, inside
 from tfqat.exporters.onnx_qdq import insert, weights_of
 from tfqat.exporters.requantization import implicit_scale, requantized
-from tfqat.verification.inner import float_tensors, inner_tensors
 
 _ACTIVATION = Scheme(bits=8, signed=True, symmetric=True)
 _WEIGHT = Scheme(bits=8, signed=True, symmetric=True, narrow=True, axis=(-1,))
@@ -61,7 +61,7 @@ def simulate(model: onnx.ModelProto, cache: Cache, kept_float: Collection[str] =
             scale = implicit_scale(kernel, weight.axis)
             weights[node] = Encoding(_WEIGHT, scale, np.zeros(scale.shape, np.int32))
             kernels[weight.initializer] = requantized(kernel, weight.axis)
-    unused = inner_tensors(model, coverage.int8, cache.scales) | float_tensors(model, kept_float)
+    unused = inside(model, cache.scales, spelled=False) | between_floats(model, kept_float)
     activations = {
         name: _encoding(scale)
         for name, scale in cache.scales.items()
