@@ -41,8 +41,10 @@ def fresh_names():
 
 @pytest.fixture(scope="session")
 def tfmot_models(tmp_path_factory):
-    """Folder of small models that TFMOT has quantized (tests/models/tfmot_factory.py): NAME.h5, and NAME.npz with inputs
-    and outputs. Made once, whichever worker comes first, by a program of its own."""
+    """Folder of small models that TFMOT has quantized: NAME.h5, and NAME.npz with inputs and outputs.
+
+    Made once, by whichever worker comes first, in a program of its own (tests/models/tfmot_factory.py).
+    """
     root = tmp_path_factory.getbasetemp()
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "tfmot_models"
     with open(f"{folder}.lock", "w") as lock:

@@ -13,6 +13,7 @@ from tfqat import keras_hook
 if TYPE_CHECKING:
     from tfqat.calibration.calibrate import calibrate
     from tfqat.jobs.export import export
+    from tfqat.jobs.from_tfmot import from_tfmot
     from tfqat.jobs.verify import verify
     from tfqat.models.load import load_model
     from tfqat.models.zoo import build_model
@@ -30,6 +31,7 @@ _HOMES = {
     "export": "tfqat.jobs.export",
     "finalize": "tfqat.rewrite.finalize",
     "freeze": "tfqat.rewrite.freeze",
+    "from_tfmot": "tfqat.jobs.from_tfmot",
     "load_model": "tfqat.models.load",
     "load_spec": "tfqat.spec.load",
     "placement": "tfqat.rewrite.plan",
@@ -42,6 +44,7 @@ __all__ = [
     "export",
     "finalize",
     "freeze",
+    "from_tfmot",
     "load_model",
     "load_spec",
     "placement",

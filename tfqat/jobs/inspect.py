@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tfqat
+from tfqat.jobs import tfmot_spec
 from tfqat.spec import Spec
 
 
@@ -14,5 +15,8 @@ def inspect(spec: Spec) -> None:
     """
     plan = spec.quantization
     rules = [rule.model_dump(exclude_none=True) for rule in plan.rules]
+    if tfmot := tfmot_spec.tfmot_of(spec):
+        print(tfmot_spec.planned(tfmot, spec))
+        return
     model = tfqat.build_model(spec)
     print(tfqat.placement(model, plan.target, rules, plan.relu6, plan.activation))

@@ -13,6 +13,8 @@ from tfqat import data as datasets
 from tfqat.calibration.calibrate import calibrate
 from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
+from tfqat.jobs import tfmot_spec
+from tfqat.models.tfmot import Tfmot
 from tfqat.models.zoo import build_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
@@ -43,15 +45,16 @@ def train(spec: Any, restart: bool = False) -> None:
         return
     with _noted(results), labels_explained():
         make_deterministic(spec.random_seed)
-        model = build_model(spec)
+        model, tfmot = build_model(spec), tfmot_spec.tfmot_of(spec)
         if spec.training.enable_qat:
             # Also before the float phase: a model or rule that cannot be prepared is found now and not hours later.
-            write_text(results.placement, f"{_prepared(model, spec).placement}\n")
+            plan = tfmot_spec.planned(tfmot, spec) if tfmot else _prepared(model, spec).placement
+            write_text(results.placement, f"{plan}\n")
         data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
         loss = loss_for(model, data.validation)
         _float_phase(model, loss, data, spec, results)
         if spec.training.enable_qat:
-            _qat_phase(model, loss, data, spec, results)
+            _qat_phase(model, tfmot, loss, data, spec, results)
     stages.print_stages(stages.read_stages(results.stages))
 
 
@@ -91,11 +94,14 @@ def _float_phase(model: keras.Model, loss: Any, data: Any, spec: Any, results: R
     _add_row(stages.FLOAT, model, data, results, results.float_model.stat().st_size)
 
 
-def _qat_phase(model: keras.Model, loss: Any, data: Any, spec: Any, results: Results) -> None:
+def _qat_phase(model: keras.Model, tfmot: Tfmot | None, loss: Any, data: Any, spec: Any, results: Results) -> None:
     """Leaves `qat.keras` and the rows of the quantized forms."""
-    qat = _prepared(model, spec)
+    qat = tfmot_spec.imported(tfmot, spec, data.calibration) if tfmot else _prepared(model, spec)
     compile_phase(qat, loss, data, spec, "qat")
-    if not has_checkpoint(results, "qat"):
+    begun = has_checkpoint(results, "qat")
+    if tfmot and not begun:
+        _compare_imported(tfmot, qat, loss, data, results)
+    elif not begun:
         _calibrate(model, qat, loss, data, spec, results)
     train_phase(qat, data, spec, results, "qat")
     compile_model(qat, None, loss)
@@ -132,6 +138,16 @@ def _calibrate(model: keras.Model, qat: QuantizedModel, loss: Any, data: Any, sp
     how = section.calibration
     print(calibrate(qat, data.calibration, method=how.method, batches=how.batches, percentile=how.percentile))
     _add_row(stages.PTQ, qat, data, results)
+    save_checkpoint(qat, results, "qat", 0)
+
+
+def _compare_imported(tfmot: Tfmot, qat: QuantizedModel, loss: Any, data: Any, results: Results) -> None:
+    """What the model scores as TFMOT has it and as the target has it; the QAT phase's first checkpoint."""
+    write_text(results.placement, f"{qat.placement}\n")  # with what became of TFMOT's ranges
+    own = tfmot_spec.as_tfmot_has_it(tfmot)
+    compile_model(own, None, loss)
+    _add_row(stages.TFMOT, own, data, results)
+    _add_row(stages.IMPORTED, qat, data, results)
     save_checkpoint(qat, results, "qat", 0)
 
 

@@ -13,6 +13,7 @@ import keras
 
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
+from tfqat.models.tfmot import is_tfmot
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
@@ -48,6 +49,11 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     """
     file = Path(path)
     _check_readable(file)
+    if is_tfmot(file):
+        raise TfqatError(
+            f"{file} was quantized by TensorFlow Model Optimization (TFMOT). Read it by tfqat.from_tfmot(path), or "
+            "name it as model_config.checkpoint with training_config.enable_qat: true."
+        )
     objects = {**(KERAS2_OBJECTS if file.suffix in HDF5_SUFFIXES else {}), **(custom_objects or {})}
     try:
         # Deserialization is recursive where a layer's input is the layer before it, so a chain needs room.

@@ -13,6 +13,8 @@ from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
 from tfqat.models.load import load_model
 from tfqat.models.resnet8 import resnet8
+from tfqat.models.tfmot import is_tfmot
+from tfqat.models.tfmot_read import read_tfmot
 from tfqat.models.weights import load_weights
 
 # Models of tfqat's own: name -> function of input_shape and num_classes.
@@ -33,7 +35,7 @@ def build_model(spec: Any) -> keras.Model:
     keras.utils.set_random_seed(spec.random_seed)
     shape = tuple(section.input_shape or input_shape(spec.dataset))
     if section.checkpoint:
-        model = load_model(section.checkpoint)
+        model = _from_checkpoint(section.checkpoint)
     elif section.python:
         model = _from_function(section, shape)
     else:
@@ -41,6 +43,11 @@ def build_model(spec: Any) -> keras.Model:
     model = _functional(model, shape)
     _check_fit(model, shape, section)
     return model
+
+
+def _from_checkpoint(path: str) -> keras.Model:
+    """The model in a file; of one that TFMOT quantized, the float model inside."""
+    return read_tfmot(path).model if is_tfmot(path) else load_model(path)
 
 
 def _from_architecture(section: Any, shape: tuple[int, ...]) -> keras.Model:

@@ -16,11 +16,13 @@ class FreezableBatchNormalization(keras.layers.BatchNormalization):
     """keras.layers.BatchNormalization with a switch: once frozen, training uses the moving statistics and leaves them.
 
     ``gamma`` and ``beta`` go on learning. The switch is a variable, not an attribute, so that a loop that was traced
-    before ``freeze`` obeys it too.
+    before ``freeze`` obeys it too. With ``fused_kernel`` evaluation of images on the TensorFlow backend runs the kernel
+    that Keras 2 runs, ``(x - mean) * g + beta``, which differs from ``x * g + (beta - mean * g)`` in the last bits.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, fused_kernel: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.fused_kernel = fused_kernel
         self.supports_jit = jit_pays()
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -34,6 +36,8 @@ class FreezableBatchNormalization(keras.layers.BatchNormalization):
         self.frozen.assign(1.0)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if self.fused_kernel and not training and len(inputs.shape) == 4 and keras.backend.backend() == "tensorflow":
+            return self._fused(inputs)
         if not (training and self.trainable) or self.renorm:
             return super().call(inputs, training=training, mask=mask)
         values = ops.cast(inputs, "float32")
@@ -54,3 +58,22 @@ class FreezableBatchNormalization(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
         )
         return ops.cast(outputs, self.compute_dtype)
+
+    def _fused(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        ones = tf.ones_like(self.moving_mean)
+        outputs, *_ = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            ops.convert_to_tensor(self.gamma) if self.scale else ones,
+            ops.convert_to_tensor(self.beta) if self.center else tf.zeros_like(ones),
+            ops.convert_to_tensor(self.moving_mean),
+            ops.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            data_format="NHWC" if self.axis in (-1, 3) else "NCHW",
+            is_training=False,
+        )
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "fused_kernel": self.fused_kernel}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import keras
 
@@ -79,12 +80,16 @@ def prepare(
     """
     options = RangeOptions(ranges, decay, observe_fraction, freeze_step)
     plan = plan_for(model, target, rules, relu6, activation)
-    _check(plan, options, strict)
+    check_plan(plan, options, strict)
     return quantize(plan.graph, plan.placement, options)
 
 
 def quantize(
-    graph: Graph, plan: Placement, options: RangeOptions = RangeOptions(), held_kernels: bool = False
+    graph: Graph,
+    plan: Placement,
+    options: RangeOptions = RangeOptions(),
+    held_kernels: Collection[str] = (),
+    tfmot_kernels: bool = False,
 ) -> QuantizedModel:
     """The model that a graph becomes by a plan made for it.
 
@@ -92,10 +97,12 @@ def quantize(
         graph: a float model, viewed, in the form that the plan's target runs.
         plan: its Placement.
         options: how Quantizers learn.
-        held_kernels: whether the scales of kernels are set from outside (``QuantizedKernel.hold_scale``).
+        held_kernels: names of the ops whose kernel scale is set from outside (``QuantizedKernel.hold_scale``).
+        tfmot_kernels: whether evaluation runs the TensorFlow kernels that TFMOT and tf_keras run, bit for bit.
     """
-    graph = replace_ops(graph, lambda op: _quantized(op, plan, held_kernels))
-    graph = insert_after(graph, _range_ops(graph, plan, options), keep_outputs=_float_outputs(graph, plan))
+    graph = replace_ops(graph, lambda op: _quantized(op, plan, op.name in held_kernels, tfmot_kernels))
+    found = _range_ops(graph, plan, options, tfmot_kernels)
+    graph = insert_after(graph, found, keep_outputs=_float_outputs(graph, plan))
     return build(absorb(graph), partial(QuantizedModel, placement=plan))
 
 
@@ -105,7 +112,8 @@ def relu6_model(model: keras.Model, rules: Rules = (), relu6: Collection[str] = 
     return build(graph)
 
 
-def _check(planned: Plan, options: RangeOptions, strict: bool) -> None:
+def check_plan(planned: Plan, options: RangeOptions, strict: bool) -> None:
+    """Raises TfqatError where a plan quantizes nothing, or what it leaves float is an error under ``strict``."""
     graph, plan = planned.graph, planned.placement
     if not plan.weights:
         kinds = ", ".join(sorted({op.kind for op in graph.ops})) or "none"
@@ -127,7 +135,7 @@ def _check(planned: Plan, options: RangeOptions, strict: bool) -> None:
         )
 
 
-def _quantized(op: Op, plan: Placement, held: bool) -> Op:
+def _quantized(op: Op, plan: Placement, held: bool, tfmot_kernels: bool) -> Op:
     """The op with a quantized kernel, or a BatchNorm that can be frozen; other ops as they are."""
     source = op.source
     if op.name in plan.weights:
@@ -137,22 +145,25 @@ def _quantized(op: Op, plan: Placement, held: bool) -> Op:
         key = (source.key, "quantized", scheme)
         return replace(op, source=Source(QUANTIZED_LAYERS[op.kind], config, source.values, key))
     if source.cls is keras.layers.BatchNormalization:
-        return replace(op, source=replace(source, cls=FreezableBatchNormalization, built=None))
+        config = {**source.config, "fused_kernel": tfmot_kernels}
+        return replace(op, source=replace(source, cls=FreezableBatchNormalization, config=config, built=None))
     return op
 
 
-def _range_ops(graph: Graph, plan: Placement, options: RangeOptions) -> dict[str, Op]:
+def _range_ops(graph: Graph, plan: Placement, options: RangeOptions, half_up: bool) -> dict[str, Op]:
     """Tensor -> the Quantizer or observer to put after it."""
     found = {}
     for tensor, scheme in plan.activations.items():
-        found[tensor] = _range_op(Quantizer, graph, tensor, scheme, plan, options)
+        found[tensor] = _range_op(Quantizer, graph, tensor, scheme, plan, options, half_up=half_up)
     for tensor in plan.observed:
         scheme = next(iter(plan.activations.values()))
         found[tensor] = _range_op(RangeObserver, graph, tensor, scheme, plan, options)
     return found
 
 
-def _range_op(cls: type, graph: Graph, tensor: str, scheme: Scheme, plan: Placement, options: RangeOptions) -> Op:
+def _range_op(
+    cls: type, graph: Graph, tensor: str, scheme: Scheme, plan: Placement, options: RangeOptions, **own: Any
+) -> Op:
     kind = "quantizer" if cls is Quantizer else "range_observer"
     how = "moving_average" if cls is RangeObserver and options.ranges == "learned" else options.ranges
     config = {
@@ -164,6 +175,7 @@ def _range_op(cls: type, graph: Graph, tensor: str, scheme: Scheme, plan: Placem
         "nonnegative": is_nonnegative(graph, tensor),
         "group": plan.groups.get(tensor),
         "fixed_range": plan.fixed.get(tensor),
+        **own,
     }
     name = f"{tensor}/{kind}"
     return Op(name, name, kind, (tensor,), (name,), Source(cls, config, (), name))

@@ -216,15 +216,18 @@ class Quantizer(RangeEstimator):
     """Rounds a tensor to the integers of its range, which it learns; see RangeEstimator.
 
     Input and output: any shape, float; the output is ``scale * (q - zero_point)``. With ``absorbs_relu6`` it computes
-    that of ``relu6(inputs)``; see rewrite.absorbed.
+    that of ``relu6(inputs)``; see rewrite.absorbed. With ``half_up`` evaluation rounds by TensorFlow's kernel, too, as
+    TFMOT does; without, half to even as the runtimes of exported files do.
     """
 
-    def __init__(self, scheme: Scheme | dict[str, Any], *, absorbs_relu6: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, scheme: Scheme | dict[str, Any], *, absorbs_relu6: bool = False, half_up: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(scheme, **kwargs)
-        self.absorbs_relu6 = absorbs_relu6
+        self.absorbs_relu6, self.half_up = absorbs_relu6, half_up
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "absorbs_relu6": self.absorbs_relu6}
+        return {**super().get_config(), "absorbs_relu6": self.absorbs_relu6, "half_up": self.half_up}
 
     def extent_in(self, values: Any) -> Any:
         extent = super().extent_in(values)
@@ -239,7 +242,7 @@ class Quantizer(RangeEstimator):
         return ops.cast(self._quantize(training)(values, self.shared_extent(), self.scheme), inputs.dtype)
 
     def _quantize(self, training: bool | None) -> Callable[[Any, Any, Scheme], Any]:
-        if not training:
+        if not (training or self.half_up):
             return round_relu6_exactly if self.absorbs_relu6 else round_exactly
         if self.absorbs_relu6:
             return fake_quantize_relu6

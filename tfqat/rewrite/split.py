@@ -19,7 +19,7 @@ from tfqat.rewrite.quantizer import Quantizer, RangeEstimator
 _STOCK = {cls: cls.__mro__[2] for cls in QUANTIZED_LAYERS.values()} | {
     FreezableBatchNormalization: keras.layers.BatchNormalization
 }
-_OWN_KEYS = ("weight_scheme", "finalized", "held")
+_OWN_KEYS = ("weight_scheme", "finalized", "held", "fused_kernel")
 
 
 def split(model: QuantizedModel) -> tuple[keras.Model, Encodings]:
