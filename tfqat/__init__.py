@@ -12,6 +12,7 @@ from tfqat import keras_hook
 
 if TYPE_CHECKING:
     from tfqat.calibration.calibrate import calibrate
+    from tfqat.jobs.convert import convert
     from tfqat.jobs.export import export
     from tfqat.jobs.from_tfmot import from_tfmot
     from tfqat.jobs.verify import verify
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "build_model": "tfqat.models.zoo",
     "calibrate": "tfqat.calibration.calibrate",
+    "convert": "tfqat.jobs.convert",
     "export": "tfqat.jobs.export",
     "finalize": "tfqat.rewrite.finalize",
     "freeze": "tfqat.rewrite.freeze",
@@ -41,6 +43,7 @@ _HOMES = {
 __all__ = [
     "build_model",
     "calibrate",
+    "convert",
     "export",
     "finalize",
     "freeze",

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfqat
+from tfqat.adoption.ranges import settled
 from tfqat.core.scheme import Scheme, scale_and_zero_point
 from tfqat.errors import TfqatError
 from tfqat.exporters import cache
 from tfqat.jobs.from_tfmot import Wish, _nudged, import_tfmot
-from tfqat.jobs.tfmot_ranges import settled
-from tfqat.models.tfmot import KernelRange
-from tfqat.models.tfmot_read import read_tfmot
+from tfqat.models.tfmot.model import KernelRange
+from tfqat.models.tfmot.read import read_tfmot
 from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
 from tfqat.rewrite.quantizer import Quantizer
 

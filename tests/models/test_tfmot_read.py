@@ -13,8 +13,8 @@ import pytest
 
 from tfqat.errors import TfqatError
 from tfqat.models.load import load_model
-from tfqat.models.tfmot import is_tfmot
-from tfqat.models.tfmot_read import read_tfmot
+from tfqat.models.tfmot.model import is_tfmot
+from tfqat.models.tfmot.read import read_tfmot
 
 
 def weights_in(path):

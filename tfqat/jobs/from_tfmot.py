@@ -9,16 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfqat.adoption.plan import TfmotPlan, own_plan, target_plan
+from tfqat.adoption.ranges import names, settled
+from tfqat.adoption.report import ImportReport, TakenRange
 from tfqat.calibration.calibrate import calibrate, check_method
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, scale_and_zero_point
 from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph, Op, replace_ops
 from tfqat.graph.view import view
-from tfqat.jobs.tfmot_plan import TfmotPlan, own_plan, target_plan
-from tfqat.jobs.tfmot_ranges import names, settled
-from tfqat.jobs.tfmot_report import ImportReport, TakenRange
-from tfqat.models.tfmot import Tfmot
-from tfqat.models.tfmot_read import read_tfmot
+from tfqat.models.tfmot.model import Tfmot
+from tfqat.models.tfmot.read import read_tfmot
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.plan import Rules

@@ -8,8 +8,8 @@ from typing import Any
 from tfqat.errors import TfqatError
 from tfqat.graph.placement import Placement
 from tfqat.jobs.from_tfmot import Wish, import_tfmot, plan_of
-from tfqat.models.tfmot import Tfmot, is_tfmot
-from tfqat.models.tfmot_read import read_tfmot
+from tfqat.models.tfmot.model import Tfmot, is_tfmot
+from tfqat.models.tfmot.read import read_tfmot
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.prepare import RangeOptions
 

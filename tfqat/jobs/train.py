@@ -14,7 +14,7 @@ from tfqat.calibration.calibrate import calibrate
 from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
 from tfqat.jobs import tfmot_spec
-from tfqat.models.tfmot import Tfmot
+from tfqat.models.tfmot.model import Tfmot
 from tfqat.models.zoo import build_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel

@@ -13,7 +13,7 @@ import keras
 
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
-from tfqat.models.tfmot import is_tfmot
+from tfqat.models.tfmot.model import is_tfmot
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 

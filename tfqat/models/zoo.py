@@ -13,8 +13,8 @@ from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
 from tfqat.models.load import load_model
 from tfqat.models.resnet8 import resnet8
-from tfqat.models.tfmot import is_tfmot
-from tfqat.models.tfmot_read import read_tfmot
+from tfqat.models.tfmot.model import is_tfmot
+from tfqat.models.tfmot.read import read_tfmot
 from tfqat.models.weights import load_weights
 
 # Models of tfqat's own: name -> function of input_shape and num_classes.

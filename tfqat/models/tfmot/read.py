@@ -10,12 +10,12 @@ import numpy as np
 
 from tfqat.errors import TfqatError
 from tfqat.graph.view import view
-from tfqat.models.keras2 import Keras2Model, read_keras2
-from tfqat.models.keras2_layers import keras3_layer, keras3_name
-from tfqat.models.keras2_wiring import Call, Wiring, wire, wiring_of
-from tfqat.models.tfmot import KernelRange, TensorRange, Tfmot
-from tfqat.models.tfmot_parts import Parts
-from tfqat.models.tfmot_wrappers import PRE, QUANTIZE_LAYER, Wrapped, unwrap
+from tfqat.models.keras2.layers import keras3_layer, keras3_name
+from tfqat.models.keras2.model import Keras2Model, read_keras2
+from tfqat.models.keras2.wiring import Call, Wiring, wire, wiring_of
+from tfqat.models.tfmot.model import KernelRange, TensorRange, Tfmot
+from tfqat.models.tfmot.parts import Parts
+from tfqat.models.tfmot.wrappers import PRE, QUANTIZE_LAYER, Wrapped, unwrap
 
 # Quantizer class -> the range that it starts with.
 _STARTS = {"AllValuesQuantizer": (0.0, 0.0), "MovingAverageQuantizer": (-6.0, 6.0), "LastValueQuantizer": (-6.0, 6.0)}

@@ -14,8 +14,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfqat.models.keras2 import model_config_in
-from tfqat.models.tfmot_wrappers import MARKS
+from tfqat.models.keras2.model import model_config_in
+from tfqat.models.tfmot.wrappers import MARKS
 
 
 @dataclass(frozen=True)

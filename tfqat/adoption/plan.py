@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfqat.adoption.ranges import CarriedRange, carry, kernel_extent, moved_to_folded
 from tfqat.core.scheme import Scheme
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import KERNEL_AXES
@@ -16,8 +17,7 @@ from tfqat.graph.rows import Row
 from tfqat.graph.sign import is_nonnegative
 from tfqat.graph.target import Target
 from tfqat.graph.view import view
-from tfqat.jobs.tfmot_ranges import CarriedRange, carry, kernel_extent, moved_to_folded
-from tfqat.models.tfmot import Tfmot
+from tfqat.models.tfmot.model import Tfmot
 from tfqat.rewrite.plan import Rules, plan_for
 from tfqat.rewrite.prepare import RangeOptions, check_plan
 

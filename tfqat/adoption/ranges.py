@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfqat.core.scheme import SCALE_FLOOR, to_channels
 from tfqat.graph.graph import Graph, Op
-from tfqat.models.tfmot import KernelRange, TensorRange
+from tfqat.models.tfmot.model import KernelRange, TensorRange
 
 # What these give lies within known bounds, whatever the data.
 _BOUNDED: Mapping[str, tuple[float, float]] = {

@@ -1,0 +1,1 @@
+"""Models that TensorFlow Model Optimization (TFMOT) trained, read without it: config, weights, learned ranges."""
