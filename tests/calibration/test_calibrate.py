@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import tfqat
+from tfqat.calibration.histogram import Histogram
 from tfqat.calibration.histogram import BINS, Histogram
 from tfqat.calibration.methods import METHODS
 from tfqat.core.encoding import encoding_of_range
@@ -154,3 +155,11 @@ def test_calibration_runs_without_quantization_of_activations(zoo):
     tfqat.calibrate(twin, [x], method="minmax")
     for a, b in zip(range_layers(qat), range_layers(twin), strict=True):
         assert np.array_equal(keras.ops.convert_to_numpy(a.extent), keras.ops.convert_to_numpy(b.extent))
+
+
+def test_values_that_hardly_differ_are_calibrated():
+    histogram = Histogram()
+    histogram.add(np.float32([1.0, 1.0000001]))
+    histogram.add(np.float32([0.4999957, 0.5000044]))
+    assert histogram.counts.sum() == 4
+    assert (histogram.low, histogram.high) == (np.float32(0.4999957), np.float32(1.0000001))

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfqat.calibration.histogram import Histogram
+from tfqat.calibration.histogram import Histogram, NotFinite
 from tfqat.calibration.methods import METHODS
 from tfqat.calibration.report import CalibratedRange, CalibrationReport
 from tfqat.core.scheme import SCALE_FLOOR
@@ -91,7 +91,7 @@ def _look(graph: Graph, inputs: Any, histograms: dict[str, Histogram]) -> None:
         if tensor in histograms:
             try:
                 histograms[tensor].add(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32")))
-            except ValueError as error:
+            except NotFinite as error:
                 raise TfqatError(
                     f"Calibration: tensor {tensor!r} has NaN or infinite values; check the data and the weights."
                 ) from error

@@ -10,6 +10,10 @@ BINS = 4096
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 
+class NotFinite(ValueError):
+    """A value that is NaN or infinite."""
+
+
 @dataclass
 class Histogram:
     """Counts of values in equal bins over ``[low, high]``, which grows with the data; exact bounds kept apart.
@@ -37,14 +41,14 @@ class Histogram:
         """Adds the values.
 
         Raises:
-            ValueError: one is NaN or infinite.
+            NotFinite: one is NaN or infinite.
         """
         flat = np.asarray(values, np.float32).ravel()
         if flat.size == 0:
             return
         low, high = float(flat.min()), float(flat.max())
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("not finite")
+            raise NotFinite("not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.width == 0.0 and self.high > self.low:
             earlier = self.counts.sum()  # all of them the same value
@@ -54,7 +58,9 @@ class Histogram:
             self.start = low
             return
         self._grow()
-        self.counts += np.histogram(flat, bins=BINS, range=(self.start, self.start + BINS * self.width))[0]
+        # In double precision: float32 has no BINS numbers between values that are close to each other.
+        span = (self.start, self.start + BINS * self.width)
+        self.counts += np.histogram(flat.astype(np.float64), bins=BINS, range=span)[0]
 
     def _open(self, low: float, high: float) -> None:
         earlier, value = float(self.counts[0]), self.start

@@ -107,3 +107,7 @@ def _check(encoding: Encoding) -> None:
         )
     if not np.isfinite(scale).all() or (scale < np.finfo(np.float32).tiny).any():
         raise ValueError(f"A scale must be finite, positive and normal in float32, received {scale}.")
+    scheme = encoding.scheme
+    lowest = scheme.qmin - int(scheme.narrow)
+    if (zero_point < lowest).any() or (zero_point > scheme.qmax).any():
+        raise ValueError(f"A zero point of {scheme} must be from {lowest} to {scheme.qmax}, received {zero_point}.")

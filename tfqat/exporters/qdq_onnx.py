@@ -24,7 +24,7 @@ def write(exportable: Exportable, folder: Path, options: Options) -> Written:
     Raises:
         TfqatError: Encodings that Q/DQ nodes cannot express.
     """
-    model = onnx_qdq.insert(exportable.onnx, exportable.told, options.int8_weights)
+    model = onnx_qdq.insert(exportable.onnx, exportable.told, options.int8_weights, clip=True)
     onnx.checker.check_model(model, full_check=True)
     onnx_float.save(model, folder / FILE)
     kernels = "kernels as int8" if options.int8_weights else "kernels as float32 behind Q/DQ"

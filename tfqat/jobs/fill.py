@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 
 from tfqat.calibration.calibrate import check_method, inputs_of
-from tfqat.calibration.histogram import Histogram
+from tfqat.calibration.histogram import Histogram, NotFinite
 from tfqat.calibration.methods import METHODS
 from tfqat.core.encoding import Encoding, Encodings, encoding_of_range
+from tfqat.errors import TfqatError
 from tfqat.exporters.exportable import Fill
 from tfqat.verification.runner import Runner
 
@@ -53,10 +54,20 @@ def _histograms(model: onnx.ModelProto, told: Encodings, batches: Iterable[Any])
     runner = Runner(shown)
     found: dict[str, Histogram] = {name: Histogram() for name in wanted}
     for inputs in _parts(runner, batches):
+        _check_finite(inputs)
         for name, values in {**inputs, **runner.run(inputs, [n for n in wanted if n not in inputs])}.items():
             if name in found and values.dtype == np.float32 and values.size:
-                found[name].add(values)
+                try:
+                    found[name].add(values)
+                except NotFinite as error:
+                    raise TfqatError(f"Calibration at export: tensor {name!r} has NaN or infinite values.") from error
     return {name: histogram for name, histogram in found.items() if not histogram.empty}
+
+
+def _check_finite(inputs: Mapping[str, np.ndarray]) -> None:
+    for name, values in inputs.items():
+        if not np.isfinite(values).all():
+            raise TfqatError(f"Calibration at export: the images for {name!r} have NaN or infinite values.")
 
 
 def _tensors(model: onnx.ModelProto) -> list[str]:

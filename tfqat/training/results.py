@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ import yaml
 from tfqat.core.files import write_text
 from tfqat.errors import TfqatError
 from tfqat.spec import dump_spec
+from tfqat.targets import load_target
 
 # Keys that may change between two runs over one folder: nothing that was trained depends on them.
 FREE_KEYS = ("results_dir", "export_config", "training_config.tensorboard")
 # Besides these, what may differ between training and what comes after it: other images may be looked at.
 FREE_AFTER_TRAINING = (*FREE_KEYS, "dataset_config", "quantization_config.strict")
 # What `--restart` removes; other files in the folder are the user's, or made from these by later commands.
-OWN_FILES = ("spec.yaml", "float.keras", "qat.keras", "placement.txt", "metrics.csv", "status.jsonl", "stages.json")
+OWN_FILES = (
+    *("spec.yaml", "target.json", "float.keras", "qat.keras", "placement.txt"),
+    *("metrics.csv", "status.jsonl", "stages.json"),
+)
 OWN_FOLDERS = ("checkpoints", "tensorboard")
 
 
@@ -33,6 +38,11 @@ class Results:
     def spec(self) -> Path:
         """The resolved spec: with all defaults and overrides."""
         return self.folder / "spec.yaml"
+
+    @property
+    def target(self) -> Path:
+        """The document of a target that is an AIMET-style config."""
+        return self.folder / "target.json"
 
     @property
     def float_model(self) -> Path:
@@ -92,6 +102,7 @@ def open_results(spec: Any, restart: bool = False) -> Results:
             _clear(results)
         _check_same_spec(results, resolved, FREE_KEYS, _mend(results))
         _remove_leftovers(results)
+        _keep_target(results, spec.quantization.target)
         write_text(results.spec, resolved)
     except OSError as error:
         raise TfqatError(
@@ -134,6 +145,20 @@ def _check_same_spec(results: Results, resolved: str, free: tuple[str, ...], men
     if differing:
         head = f"{results.folder} holds the results of another spec. Keys that differ:"
         raise TfqatError("\n".join([head, *differing, mend]))
+
+
+def _keep_target(results: Results, target: str) -> None:
+    """Keeps the document of a target from a file; refuses one that has changed since."""
+    config = load_target(target).config
+    if config is None:
+        return
+    text = json.dumps(config, indent=1) + "\n"
+    if results.target.exists() and results.target.read_text(encoding="utf-8") != text:
+        raise TfqatError(
+            f"{results.folder} holds the results of another target: {target!r} was changed since ({results.target} is "
+            f"what it was). {_mend(results)}"
+        )
+    write_text(results.target, text)
 
 
 def _mend(results: Results) -> str:

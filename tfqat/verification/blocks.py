@@ -93,17 +93,25 @@ def _score(cut: _Cut, found: np.ndarray, after: np.ndarray) -> BlockScore:
 
 def _cuts(model: onnx.ModelProto) -> list[_Cut]:
     arrays = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    backs = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    clips = {node.input[0]: node for node in model.graph.node if node.op_type == "Clip"}
     cuts = []
     for node in model.graph.node:
-        if node.op_type == "QuantizeLinear" and node.input[0] not in arrays and node.output[0] in readers:
-            scale = np.float32(numpy_helper.to_array(arrays[node.input[1]]))
-            zero_point = numpy_helper.to_array(arrays[node.input[2]])
-            limits = np.iinfo(zero_point.dtype)
-            name = node.name.removesuffix("/quantize")
-            back = readers[node.output[0]].output[0]
-            cuts.append(_Cut(name, node.output[0], back, scale, int(zero_point), int(limits.min), int(limits.max)))
+        if node.op_type != "QuantizeLinear" or node.input[0] in arrays:
+            continue
+        scale, zero_point = (numpy_helper.to_array(arrays[name]) for name in node.input[1:])
+        integers, low, high = node.output[0], *_limits(zero_point.dtype)
+        if integers in clips:  # fewer integers than the type has
+            low, high = (int(numpy_helper.to_array(arrays[name])) for name in clips[integers].input[1:])
+            integers = clips[integers].output[0]
+        name = node.name.removesuffix("/quantize")
+        cuts.append(_Cut(name, integers, backs[integers], np.float32(scale), int(zero_point), low, high))
     return cuts
+
+
+def _limits(dtype: np.dtype) -> tuple[int, int]:
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def _layouts(

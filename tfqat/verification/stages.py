@@ -89,7 +89,7 @@ def _open_cache(files: Files) -> Opened:
 
 def _open_aimet(files: Files) -> Opened:
     told: Encodings = aimet.read(files.paths["aimet"], files.model)
-    model = onnx_qdq.insert(files.model, told)
+    model = onnx_qdq.insert(files.model, told, clip=True)
     return Opened(Runner(model), lambda values, inputs: judge_blocks(model, values, inputs, files.renamed))
 
 
