@@ -1,10 +1,11 @@
 """One float model, every deployment: trained for each target, exported, verified, in one table.
 
     python scripts/deployments.py                        # specs/digits.yaml
-    python scripts/deployments.py specs/mnist.yaml dataset_config.path=../shared/data/mnist/mnist.npz
+    python scripts/deployments.py specs/mnist.yaml --difference 0.2 --agreement 99.5
 
 The float phase runs once; each target goes on from its `float.keras`. The exit status is 1 where a file is out of
-tolerance.
+tolerance: farther than --difference points from its QAT model, or naming another class on more images than --agreement
+percent allow, besides what `tfqat verify` judges.
 """
 
 from __future__ import annotations
@@ -25,21 +26,29 @@ from tfqat.verification.report import Report
 TRAINED_FOR = ("tensorrt", "sima", "tflite")
 # Formats that a target's usual export does not write, each into a folder of its own.
 ALSO = {"tensorrt": ("tensorrt_dla",)}
-HEADINGS = ("trained for", "run", "accuracy", "to QAT", "same class", "blocks: same integer, farthest", "size")
+HEADINGS = ("trained for", "run", "accuracy", "to QAT", "same class", "elements a step off in blocks", "size")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("spec", nargs="?", default="specs/digits.yaml")
     parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_args()
+    parser.add_argument("--difference", type=float, default=0.5)
+    parser.add_argument("--agreement", type=float, default=99.0)
+    arguments = parser.parse_intermixed_args()
     lines: list[tuple[str, ...]] = [HEADINGS]
     for target in TRAINED_FOR:
         lines += deployed(target, arguments.spec, arguments.overrides)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("RESULT " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    sys.exit(0)
+    far = [
+        line[:2]
+        for line in lines[1:]
+        if line[3] and (abs(float(line[3])) > arguments.difference or float(line[4][:-1]) < arguments.agreement)
+    ]
+    print(f"FAILED {far}" if far else "All within tolerance.")
+    sys.exit(1 if far else 0)
 
 
 def deployed(target: str, path: str, overrides: list[str]) -> Iterator[tuple[str, ...]]:
@@ -66,8 +75,8 @@ def lines_of(name: str, report: Report, spec: Any) -> Iterator[tuple[str, ...]]:
         difference = 100 * (row.accuracy - report.trained.accuracy)
         blocks = "not judged"
         if row.blocks:
-            same = 1 - sum(score.differing for score in row.blocks) / sum(score.elements for score in row.blocks)
-            blocks = f"{same:.4%}, {max(score.largest for score in row.blocks)}"
+            off = sum(score.differing for score in row.blocks)
+            blocks = f"{off:,} of {sum(score.elements for score in row.blocks):,}"
         size = f"{sizes[row.name] / 1e3:.0f} kB"
         yield (name, row.name, f"{row.accuracy:.2%}", f"{difference:+.2f}", f"{row.agreement:.2%}", blocks, size)
 

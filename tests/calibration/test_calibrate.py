@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import tfqat
-from tfqat.calibration.histogram import Histogram
 from tfqat.calibration.histogram import BINS, Histogram
 from tfqat.calibration.methods import METHODS
 from tfqat.core.encoding import encoding_of_range

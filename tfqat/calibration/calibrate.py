@@ -18,7 +18,7 @@ from tfqat.graph.graph import Graph, bypass
 from tfqat.graph.run import run
 from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
-from tfqat.rewrite.model import range_layers
+from tfqat.rewrite.model import kernel_layers, range_layers
 from tfqat.rewrite.quantizer import RangeEstimator, extent_of_range
 
 
@@ -47,7 +47,7 @@ def calibrate(
     """
     check_method(method, batches, percentile)
     layers = range_layers(model)
-    if not layers:
+    if not layers and not kernel_layers(model):
         raise TfqatError(f"Model {model.name!r} has no Quantizers; calibrate the one that tfqat.prepare returned.")
     graph = view(model)
     layers_of = {op.inputs[0]: op.source.built for op in graph.ops if isinstance(op.source.built, RangeEstimator)}

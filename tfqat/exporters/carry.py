@@ -21,6 +21,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tfqat.core.encoding import Encoding, Encodings, encoding_of_values
+from tfqat.exporters.onnx_qdq import weights_of
 
 if TYPE_CHECKING:
     from tfqat.exporters.onnx_names import Named
@@ -51,7 +52,13 @@ def to_onnx(named: Named, encodings: Encodings) -> Encodings:
     known |= inner_ranges(model, known)
     order = [*(info.name for info in model.graph.input), *(name for node in model.graph.node for name in node.output)]
     float_nodes = {node: reason for op, reason in encodings.float_ops.items() for node in named.nodes.get(op, ())}
-    return replace(encodings, activations={n: known[n] for n in order if n in known}, float_ops=float_nodes)
+    merged = _merged(named, encodings)
+    return replace(
+        encodings,
+        activations={n: known[n] for n in order if n in known},
+        weights={op: encoding for op, encoding in encodings.weights.items() if op not in merged},
+        float_ops=float_nodes,
+    )
 
 
 def spread(model: onnx.ModelProto, known: Mapping[str, Encoding]) -> dict[str, Encoding]:
@@ -122,6 +129,19 @@ def _results(node: onnx.NodeProto) -> list[str]:
 
 def _same_range(one: Encoding, other: Encoding) -> bool:
     return replace(one, origin="shared") == replace(other, origin="shared")
+
+
+def _merged(named: Named, encodings: Encodings) -> set[str]:
+    """Weighted ops whose node the converter merged with that of another call of the same layer on the same tensor."""
+    nodes = weights_of(named.model)
+    layers = {_layer(op): encoding for op, encoding in encodings.weights.items() if op in nodes}
+    return {op for op, told in encodings.weights.items() if op not in nodes and layers.get(_layer(op)) == told}
+
+
+def _layer(op: str) -> str:
+    """The name without the number of the call."""
+    name, _, number = op.rpartition("/")
+    return name if number.isdecimal() else op
 
 
 def shares_range(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:

@@ -102,6 +102,8 @@ class _Placer:
     def _quantized_tensors(self) -> list[str]:
         """The tensors with a Quantizer, in order: outputs of INT8 blocks, and what INT8 ops read besides."""
         wanted = {match.output for match in self.matches if self._gives_int8(match)}
+        if self.target.quantized_inputs and not self.target.float_inputs:
+            wanted.update(self.graph.inputs)
         if self.target.quantized_outputs is not None:
             outputs = set(self.graph.outputs)
             wanted = wanted | outputs if self.target.quantized_outputs else wanted - outputs
@@ -137,7 +139,16 @@ class _Placer:
         if not (needs or passes):
             return []
         anyway = passes or op.kind in self.target.requantized
-        return [tensor for tensor in op.inputs if tensor not in inner and (anyway or tensor not in self.left)]
+        asked = [tensor for tensor in op.inputs if tensor not in inner and (anyway or tensor not in self.left)]
+        in_float = not self._is_int8(match) and not passes
+        return [tensor for tensor in asked if not (in_float and self._comes_from_float(tensor))]
+
+    def _comes_from_float(self, tensor: str) -> bool:
+        """Whether a float op computes the tensor: between two of them there is nothing to round for."""
+        op = self.graph.producer(tensor)
+        while op is not None and self.ranges.shares(op):
+            op = self.graph.producer(op.inputs[0])
+        return op is not None and op.kind not in PREPROCESSING and not self._is_int8(self.members[op.name])
 
     def _reads_int8(self, op: Op) -> bool:
         """A float output layer still reads INT8: its weights are what costs accuracy."""

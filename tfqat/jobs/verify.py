@@ -15,6 +15,7 @@ from tfqat.exporters.registry import ALWAYS
 from tfqat.jobs.export import export_folder
 from tfqat.jobs.trained import quantized_model
 from tfqat.rewrite.finalize import finalize
+from tfqat.rewrite.model import QuantizedModel
 from tfqat.training import stages
 from tfqat.training.results import Results
 from tfqat.verification.compare import compare
@@ -43,7 +44,9 @@ def verify(model: keras.Model, folder: str | os.PathLike[str], dataset: Any | No
         TfqatError: files that are missing, cut off or changed, or of another model.
         OSError: a file cannot be opened.
     """
-    return compare(model, finalize(model), open_files(folder), dataset)
+    final, files = finalize(model), open_files(folder)
+    _check_target(final, files)
+    return compare(model, final, files, dataset)
 
 
 def verify_spec(spec: Any, cache: Path | None = None) -> Report:
@@ -59,6 +62,7 @@ def verify_spec(spec: Any, cache: Path | None = None) -> Report:
     """
     model = quantized_model(spec)
     files = _exported(spec, cache)
+    _check_target(model, files)
     data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
     with labels_explained():
         report = compare(model, finalize(model), files, data.validation)
@@ -71,6 +75,14 @@ def verify_spec(spec: Any, cache: Path | None = None) -> Report:
             f"trained again after the export, export it again."
         )
     return report
+
+
+def _check_target(model: QuantizedModel, files: Files) -> None:
+    if files.manifest.target != model.placement.target:
+        raise TfqatError(
+            f"The files were exported for the target {files.manifest.target!r}, the model was prepared for "
+            f"{model.placement.target!r}: they are not of this model. Export it."
+        )
 
 
 def _exported(spec: Any, cache: Path | None) -> Files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfqat.errors import TfqatError
-from tfqat.rewrite.model import batch_norm_layers, range_layers
+from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
 
 
 def freeze(model: keras.Model) -> None:
@@ -15,7 +15,7 @@ def freeze(model: keras.Model) -> None:
         TfqatError: the model has no Quantizers.
     """
     ranges = range_layers(model)
-    if not ranges:
+    if not ranges and not kernel_layers(model):
         raise TfqatError(f"Model {model.name!r} has no Quantizers to freeze; give the one that tfqat.prepare returned.")
     for estimator in ranges:
         estimator.freeze()

@@ -21,7 +21,7 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def load_target(name: str, config: Mapping[str, Any] | None = None) -> Target:
+def load_target(name: str | Path, config: Mapping[str, Any] | None = None) -> Target:
     """The target of that name.
 
     Args:
@@ -32,6 +32,10 @@ def load_target(name: str, config: Mapping[str, Any] | None = None) -> Target:
     Raises:
         TfqatError: there is none, with the valid names; or the config is not valid.
     """
+    if isinstance(name, Path):
+        name = str(name)
+    if not isinstance(name, str):
+        raise TfqatError(f"target: expected a name or the path of an AIMET-style config (*.json), received {name!r}.")
     if config is not None:
         return target_of(config, name)
     if name.endswith(CONFIG_SUFFIX):

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tfqat.errors import TfqatError
 from tfqat.verification.keras_values import KerasValues
 from tfqat.verification.runner import Runner
 
@@ -76,6 +77,8 @@ def judge_blocks(
         names: ONNX tensor -> Keras tensor, for those whose names differ.
     """
     cuts = [cut for cut in _cuts(model) if names.get(cut.tensor, cut.tensor) in keras_values.after]
+    if not cuts:
+        return []
     expected = {cut.tensor: keras_values.after[names.get(cut.tensor, cut.tensor)] for cut in cuts}
     orders = _layouts(model, cuts, expected, inputs)
     fed = {cut.dequantized: np.transpose(expected[cut.tensor], orders[cut.tensor]) for cut in cuts}
@@ -127,17 +130,19 @@ def _layouts(
         target = found[cut.quantized].astype(np.int64)
         fitting = list(_fitting(values.shape, target.shape))
         if not fitting:
-            raise ValueError(f"Tensor {cut.tensor!r} has shape {target.shape} in ONNX and {values.shape} in Keras.")
+            raise TfqatError(
+                f"Tensor {cut.tensor!r} has shape {target.shape} in ONNX and {values.shape} in the model: the files "
+                f"were made of another one. Export this one."
+            )
         orders[cut.tensor] = min(fitting, key=lambda o: int(np.abs(np.transpose(values, o) - target).sum()))
     return orders
 
 
 def _fitting(shape: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """The orders of axes, the batch first, that turn ``shape`` into ``wanted``."""
-    for order in permutations(range(1, len(shape))):
-        whole = (0, *order)
-        if tuple(shape[axis] for axis in whole) == tuple(wanted):
-            yield whole
+    """The orders of axes that turn ``shape`` into ``wanted``, those that keep the batch first before others."""
+    for order in permutations(range(len(shape))):
+        if tuple(shape[axis] for axis in order) == tuple(wanted):
+            yield order
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

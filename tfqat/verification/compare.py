@@ -110,6 +110,8 @@ def _parted(batch: Any, inputs: int) -> tuple[Any, Any]:
     """Inputs and labels of a batch; a pair is (inputs, labels) unless the model takes exactly these two arrays."""
     if not isinstance(batch, list | tuple):
         return batch, None
+    if len(batch) == 1:
+        return batch[0], None
     holds_inputs = inputs == 1 or isinstance(batch[0], list | tuple | Mapping)
     if isinstance(batch, tuple) and len(batch) in (2, 3) and holds_inputs:
         return batch[0], batch[1]
@@ -173,4 +175,10 @@ def _judged(row: Row, stage: Opened, inputs: Inputs, values: KerasValues) -> Row
     pairs = zip(stage.runner.run(given).values(), values.outputs, strict=True)
     error = max(centered_error(a.astype(np.float64), b) for a, b in pairs)
     blocks = tuple(stage.judge(values, given)) if stage.judge else ()
-    return replace(row, error=error, judged=stage.judge is not None, blocks=blocks, note=stage.note)
+    if stage.judge and not blocks:
+        raise TfqatError(
+            f"{row.name}: no quantized tensor of the file is one of the model's; the file was made of another model. "
+            f"Export this one."
+        )
+    judged = stage.judge is not None and stage.exact
+    return replace(row, error=error, judged=judged, blocks=blocks, note=stage.note)

@@ -16,6 +16,8 @@ from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
 from tfqat.exporters import cache, encodings, layer_precisions, manifest, onnx_float, onnx_qdq
 from tfqat.exporters.registry import ALWAYS
+from tfqat.exporters.tflite_graph import c_array
+from tfqat.exporters.tflite_graph.flatbuffer import unpack
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,40 @@ def _precisions_and_encodings(files: Files) -> Iterator[str]:
         yield f"the layer precisions and the encodings keep different nodes float: {', '.join(unlike[:8])}"
 
 
+def _tflite_and_encodings(files: Files) -> Iterator[str]:
+    wrong = [
+        name
+        for name, (scale, zero_point) in _grids(files.paths["tflite"].read_bytes()).items()
+        if name in (told := files.encodings.activations)
+        and (_bits(told[name].scale), int(told[name].zero_point)) != (_bits(scale), zero_point)
+    ]
+    if wrong:
+        yield f"the TFLite model has other scales than the encodings for {', '.join(wrong[:8])}"
+
+
+def _grids(data: bytes) -> dict[str, tuple[float, int]]:
+    """Activation of a TFLite model -> scale and zero point."""
+    model = unpack(data)
+    return {
+        tensor.name.decode(): (tensor.quantization.scale[0], int(tensor.quantization.zeroPoint[0]))
+        for tensor in model.subgraphs[0].tensors
+        if model.buffers[tensor.buffer].data is None and tensor.quantization and tensor.quantization.scale is not None
+    }
+
+
+def _c_source_and_tflite(files: Files) -> Iterator[str]:
+    if c_array.read(files.paths["c_source"]) != files.paths["tflite"].read_bytes():
+        yield "the C source holds other bytes than the TFLite model"
+
+
 # Roles that must be there -> what is compared.
 _COMPARED = (
     (("cache",), _cache_and_encodings),
     (("qdq_onnx",), _qdq_and_encodings),
     (("qdq_onnx", "onnx"), _qdq_and_model),
     (("layer_precisions",), _precisions_and_encodings),
+    (("tflite",), _tflite_and_encodings),
+    (("tflite", "c_source"), _c_source_and_tflite),
 )
 
 

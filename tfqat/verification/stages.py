@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -41,11 +41,13 @@ class Opened:
         runner: runs them.
         judge: compares their blocks with the trained model's; None where they cannot agree step for step.
         note: what is to be said of them.
+        exact: whether the outputs can agree to rounding noise, too: not where an operator is coarser than float32.
     """
 
-    runner: Any
+    runner: Runs
     judge: Judge | None
     note: str = ""
+    exact: bool = True
 
 
 @dataclass(frozen=True)

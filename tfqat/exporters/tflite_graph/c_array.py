@@ -6,6 +6,7 @@ Source: TensorFlow Lite for Microcontrollers, "Convert to a C array".
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tfqat.core.files import write_text
@@ -67,6 +68,12 @@ def write(folder: Path, data: bytes, source: str, header: str) -> None:
     }
     write_text(folder / header, _HEADER.format(**told))
     write_text(folder / source, _SOURCE.format(**told, rows=rows(data)))
+
+
+def read(source: Path) -> bytes:
+    """The bytes in an array that :func:`write` wrote."""
+    text = source.read_text(encoding="utf-8")
+    return bytes(int(word, 16) for word in re.findall(r"0x[0-9a-f]{2}(?=,)", text))
 
 
 def rows(data: bytes) -> str:
