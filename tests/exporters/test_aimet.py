@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -49,8 +51,8 @@ positive = st.floats(2.0**-100, 2.0**100, width=32)
 
 @st.composite
 def activations(draw):
-    bits, signed, symmetric = draw(st.sampled_from([4, 8, 16])), draw(st.booleans()), draw(st.booleans())
-    scheme = Scheme(bits, signed, symmetric)
+    bits, (signed, symmetric, narrow) = draw(st.sampled_from([4, 8, 16])), draw(st.tuples(*[st.booleans()] * 3))
+    scheme = Scheme(bits, signed, symmetric, narrow)
     zero_point = 0 if symmetric else draw(st.integers(scheme.qmin, scheme.qmax))
     return Encoding(scheme, np.float32(draw(positive)), np.int32(zero_point), "imported")
 
@@ -99,18 +101,24 @@ def test_what_is_written_is_read_back(version, case):
     assert (list(found.activations), list(found.weights)) == (list(told.activations), list(told.weights))
     for given_rows, found_rows in ((told.activations, found.activations), (told.weights, found.weights)):
         for name, encoding in given_rows.items():
-            assert held(name, found_rows[name], version) == held(name, encoding, version)
+            kernel = given_rows is told.weights
+            assert held(name, found_rows[name], version, kernel) == held(name, encoding, version, kernel)
+    listed = {name for names in aimet.not_held(told, version).values() for name in names}
+    changed = {name for name, e in told.activations.items() if found.activations[name].scheme != e.scheme}
+    assert changed <= listed
 
 
-def held(name: str, encoding: Encoding, version: str) -> tuple:
+def held(name: str, encoding: Encoding, version: str, kernel: bool) -> tuple:
     """What the format holds: whether a grid is called symmetric in 0.6.1 and 1.0.0 only; whether the scale of a
-    kernel with one output channel is that of the channel or of the tensor in 1.0.0 and 2.0.0 only.
+    kernel with one output channel is that of the channel or of the tensor in 1.0.0 and 2.0.0 only; that an activation
+    leaves out its lowest integer in 0.6.1 and 1.0.0, where it is signed and symmetric.
     """
     scheme = encoding.scheme
     symmetric = () if version == "2.0.0" else (scheme.symmetric,)
     axis = () if (name, version) == ("one", "0.6.1") else scheme.axis
     numbers = encoding.scale.tobytes(), encoding.zero_point.ravel().tolist()
-    return (*numbers, scheme.bits, scheme.signed, axis, scheme.narrow, *symmetric)
+    narrow = (scheme.narrow,) if kernel or (version != "2.0.0" and scheme.signed and scheme.symmetric) else ()
+    return (*numbers, scheme.bits, scheme.signed, axis, *narrow, *symmetric)
 
 
 # What another program computes from the file: the formulas of the specification, in numpy.
@@ -153,10 +161,93 @@ def test_the_formulas_of_the_specification_give_the_same_numbers(encoding):
     assert old["max"] == old["scale"] * (2 ** old["bitwidth"] - 1 + old["offset"])
 
 
+def test_a_narrow_activation_is_aimets_strictly_symmetric_grid():
+    """Of offset -127 and 254 steps, so that another reader clips where training did."""
+    narrow = encoding_of_range(Scheme(narrow=True), -3, 3)
+    told, real = Encodings("t", {"x": narrow}, {}), np.linspace(-4, 4, 999, dtype=np.float32)
+    (old,) = json.loads(aimet.render(told, None, "0.6.1"))["activation_encodings"]["x"]
+    (one,) = json.loads(aimet.render(told, None, "1.0.0"))["activation_encodings"]
+    assert (old["offset"], one["offset"]) == (-127, [-127])
+    assert (old["min"], old["max"]) == pytest.approx((-3, 3))
+    q = np.clip(np.rint(real / old["scale"]), -127, 127)
+    np.testing.assert_allclose(q * old["scale"], narrow.fake_quantize(real), rtol=1e-6)
+    assert aimet.not_held(told, "1.0.0") == aimet.not_held(told, "0.6.1") == {}
+    assert aimet.not_held(told, "2.0.0") == {"activations use the lowest integer then": ["x"]}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tensors_that_were_never_rounded_in_training_get_no_entry(version):
+    told, model = simple()
+    inner = encoding_of_range(INT8, -1, 1, "calibrated")
+    more = replace(told, activations={**told.activations, "conv": inner})
+    assert aimet.render(more, model, version) == aimet.render(told, model, version)
+    assert list(aimet.not_held(more, version).values()) == [["conv"]]
+
+
+def test_an_export_tells_what_its_file_does_not_hold(tmp_path):
+    told, model = simple()
+    more = {
+        "conv": encoding_of_range(INT8, -1, 1, "calibrated"),
+        "up": encoding_of_range(Scheme(narrow=True), -1, 1),
+    }
+    exportable = SimpleNamespace(
+        told=replace(told, activations={**told.activations, **more}), onnx=model, renamed={"a": "b"}
+    )
+    written = aimet.write(exportable, tmp_path, SimpleNamespace(aimet_version="2.0.0"))
+    assert written.report["tensors"] == {"a": "b"}
+    assert list(written.report["aimet_not_held"].values()) == [["conv"], ["up"]]
+    assert "of 2 tensors and 1 kernels" in written.message
+    assert "not held: 1 activations use the lowest integer then: up" in written.message
+    assert list(aimet.read(tmp_path / "model.encodings", model).activations) == ["x", "up"]
+
+
+def test_what_2_0_0_calls_symmetric_is_told():
+    told = {
+        "x": Encoding(Scheme(signed=False), np.float32(1), np.int32(0)),
+        "conv": Encoding(Scheme(symmetric=False), np.float32(1), np.int32(0)),
+        "depthwise": Encoding(UINT8, np.float32(1), np.int32(0)),
+        "up": Encoding(INT8, np.float32(1), np.int32(0)),
+    }
+    found = aimet.not_held(Encodings("t", told, {}), "2.0.0")
+    assert found == {"are called symmetric by their zero points alone": ["x", "conv"]}
+
+
 def simple() -> tuple[Encodings, onnx.ModelProto]:
     kernel = Encoding(Scheme(narrow=True, axis=(-1,)), np.float32([0.5, 0.25, 2, 1]), np.zeros(4, np.int32))
     told = Encodings("t", {"x": Encoding(INT8, np.float32(0.5), np.int32(0))}, {"conv": kernel}, {"dense": "a rule"})
     return told, model_of({name: kernel_of(name, told.weights.get(name)) for name in LAYERS})
+
+
+def replaced(**kernel) -> Encodings:
+    """Those of ``simple`` with another Encoding of the Conv."""
+    told, _ = simple()
+    size = len(kernel["scale"])
+    scheme = Scheme(narrow=True, axis=kernel.get("axis", (-1,)))
+    return replace(told, weights={"conv": Encoding(scheme, np.float32(kernel["scale"]), np.zeros(size, np.int32))})
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (replaced(scale=[1, 2]), "conv/kernel.*expected 4 scales"),
+        (replaced(scale=[0.3, 0.3, 0.3, 0.3]), "conv/kernel.*off its own grid"),
+        (replaced(scale=[0.5, 0.25, 2, 1], axis=(-2,)), r"conv/kernel.*axis \(-1,\) .*received \(-2,\)"),
+    ],
+    ids=["other channels", "another model", "another axis"],
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kernels_that_do_not_fit_the_onnx_are_not_written(told, says, version):
+    with pytest.raises(AimetError, match=says):
+        aimet.render(told, simple()[1], version)
+
+
+def test_kernels_that_hold_no_numbers_are_not_written():
+    told, model = simple()
+    kernel = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    kernel.flat[3] = np.nan
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "conv/kernel"))
+    with pytest.raises(AimetError, match=r"conv/kernel.*NaN"):
+        aimet.render(told, model)
 
 
 def test_version_0_6_1_to_the_letter():
@@ -231,6 +322,14 @@ def test_layers_left_out_come_back():
     assert aimet.parse(json.loads(aimet.render(told, model)), model).encodings.float_ops == {"dense": aimet.EXCLUDED}
 
 
+def test_excluded_layers_that_the_onnx_lacks_are_told():
+    told, model = simple()
+    document = json.loads(aimet.render(told, model)) | {"excluded_layers": ["dense", "module.layer1"]}
+    read = aimet.parse(document, model)
+    assert read.encodings.float_ops == {"dense": aimet.EXCLUDED}
+    assert read.notes == ("1 excluded layers are no nodes of the ONNX: module.layer1",)
+
+
 def test_aimets_own_files_are_understood():
     """Strictly symmetric grids (offset -127), whole numbers as floats, float entries, int32 biases."""
     document = {
@@ -296,6 +395,34 @@ REFUSED = {
         edited("0.6.1", lambda d: d["activation_encodings"]["x"].append(d["activation_encodings"]["x"][0])),
         "one scale each",
     ),
+    "a list for a version": (edited("1.0.0", lambda d: d.update(version=[1])), r"version \[1\]"),
+    "offset out of range": (
+        edited("1.0.0", lambda d: d["activation_encodings"][0].update(offset=[-300])),
+        r"activation_encodings\.x: .*zero point",
+    ),
+    "zero point out of range": (
+        edited("2.0.0", lambda d: d["encodings"][0].update(y_zero_point=200)),
+        r"encodings\.x: .*zero point",
+    ),
+    "zero point of a kernel out of range": (
+        edited("2.0.0", lambda d: d["encodings"][1].update(y_zero_point=[0, 0, 200, 0])),
+        r"encodings\.conv/kernel: .*zero point",
+    ),
+    "no bits": (edited("1.0.0", lambda d: d["activation_encodings"][0].update(bw=-3)), "from 2 to 16 bits"),
+    "endless digits": (
+        edited("1.0.0", lambda d: d["activation_encodings"][0].update(scale=[10**400])),
+        "a number of 401 digits",
+    ),
+    "another min": (
+        edited("0.6.1", lambda d: d["activation_encodings"]["x"][0].update(min=-63.0)),
+        r"activation_encodings\.x: min is -63\.0.*-64\.0",
+    ),
+    "another max": (
+        edited("0.6.1", lambda d: d["param_encodings"]["conv/kernel"][2].update(max=256.0)),
+        r"param_encodings\.conv/kernel: max is 256\.0.*254\.0",
+    ),
+    "excluded text": (edited("1.0.0", lambda d: d.update(excluded_layers="conv")), "excluded_layers must be a list"),
+    "excluded numbers": (edited("1.0.0", lambda d: d.update(excluded_layers=[3])), "excluded_layers must be a list"),
     "by module": (edited("0.6.1", lambda d: d["activation_encodings"].update(x={"input": {}})), "list of encodings"),
 }
 
@@ -322,5 +449,8 @@ def test_an_unknown_version_is_refused():
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "model.encodings"
     path.write_text(aimet.render(*simple())[:-20])
-    with pytest.raises(AimetError, match=r"model\.encodings is not whole JSON"):
+    with pytest.raises(AimetError, match=r"model\.encodings: not whole JSON"):
+        aimet.read(path, None)
+    path.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(AimetError, match=r"model\.encodings: nested too deeply"):
         aimet.read(path, None)

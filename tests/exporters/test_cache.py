@@ -220,7 +220,7 @@ def test_a_cache_as_encodings_and_back():
     assert list(told.activations) == ["b"]
     assert told.metadata[cache.METADATA]["header"] == "TRT-8001-MinMaxCalibration"
     assert cache.from_encodings(told) == text.replace("c: 0\n", "c: 00000000\n")
-    assert cache.from_encodings(told, "10.3.0").startswith("TRT-100300-EntropyCalibration2\na: 7f800000\n")
+    assert cache.from_encodings(told, "10.3.0").startswith("TRT-100300-MinMaxCalibration\na: 7f800000\n")
 
 
 DAMAGED = [

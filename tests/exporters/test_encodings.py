@@ -26,7 +26,8 @@ def any_encoding(draw):
     axis = draw(st.sampled_from([(-1,), (-2, -1)])) if per_channel else ()
     scheme = Scheme(**{**vars(draw(schemes)), "axis": axis})
     scale = np.asarray(draw(st.lists(normal, min_size=1, max_size=4)) if per_channel else draw(normal), np.float32)
-    return Encoding(scheme, scale, np.full(scale.shape, draw(st.integers(0, 255))), draw(st.sampled_from(ORIGINS)))
+    zero_point = 0 if scheme.symmetric else draw(st.integers(scheme.qmin, scheme.qmax))
+    return Encoding(scheme, scale, np.full(scale.shape, zero_point), draw(st.sampled_from(ORIGINS)))
 
 
 tables = st.dictionaries(st.text(min_size=1), any_encoding(), max_size=3)
@@ -68,8 +69,22 @@ BROKEN = {
     "NaN": (TEXT.replace('"scale": 0.5', '"scale": NaN'), "finite"),
     "unknown origin": (TEXT.replace('"learned"', '"guessed"'), "origin"),
     "metadata of another kind": (TEXT.replace('"float_ops": {}', '"float_ops": {}, "metadata": 3'), "metadata must be"),
+    "nested deeply": ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
+    "a zero point out of range": (
+        TEXT.replace('"zero_point": 0', '"zero_point": 200'),
+        r"activations\.a: .*zero point",
+    ),
+    "another scale than range": (
+        TEXT.replace('"scale": 0.5', '"scale": 0.25'),
+        r"activations\.a: min is -64\.0, but its scale .* -32\.0",
+    ),
+    "another range": (TEXT.replace('"max": 63.5', '"max": 64.0'), r"activations\.a: max is 64\.0"),
     "no weights": (TEXT.replace('"weights"', '"weight"'), "weights must be an object"),
 }
+
+
+def test_a_byte_order_mark_is_passed_over():
+    assert encodings.parse("\ufeff" + TEXT) == encodings.parse(TEXT)
 
 
 @pytest.mark.parametrize(("text", "says"), BROKEN.values(), ids=BROKEN)

@@ -157,6 +157,26 @@ def test_a_kernel_that_does_not_is_refused_by_name():
         requantization.errors(model, Encodings("t", {}, {"w": encoding}))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_kernel_that_holds_no_numbers_is_refused(value):
+    model, kernel, encoding, _ = layer("Conv")
+    kernel = kernel.copy()
+    kernel[2, 0, 0, 0] = value
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "w/kernel"))
+    with pytest.raises(QdqError, match=r"w/kernel.*NaN"):
+        onnx_qdq.insert(model, Encodings("t", {}, {"w": encoding}))
+    with pytest.raises(QdqError, match=r"w/kernel.*NaN"):
+        onnx_qdq.rounded(onnx_qdq.weights_of(model)["w"], kernel, encoding)
+    with pytest.raises(RequantizationError, match="NaN in output channels 2"):
+        requantization.implicit_scale(kernel, 0)
+
+
+def test_a_kernel_below_what_a_scale_can_hold_becomes_zero():
+    kernel = np.full((2, 1, 1, 1), 1e-38, np.float32)
+    assert (requantization.implicit_scale(kernel, 0) >= np.finfo(np.float32).tiny).all()
+    assert not requantization.requantized(kernel, 0).any()
+
+
 def test_a_dead_kernel_does_not_move():
     kernel = np.zeros((4, 3, 3, 3), np.float32)
     assert not requantization.requantized(kernel, 0).any()

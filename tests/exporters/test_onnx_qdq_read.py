@@ -386,6 +386,25 @@ def differing_axes(t: Torch):
     return conv(t, t.fake("input.1", "x"), t.node("DequantizeLinear", [q, *numbers], "dq", axis=1))
 
 
+def differing_scales_of_channels(t: Torch):
+    w, scale, zero = t.weight("w", 4, 4, 1, 1), F([1, 2, 3, 4]), np.zeros(4, I8)
+    q = t.node("QuantizeLinear", [w, *t.numbers("w", scale, zero)], "q", axis=0)
+    other = t.node("DequantizeLinear", [q, *t.numbers("w2", F([1, 2, 3.5, 5]), zero)], "dq", axis=0)
+    return conv(t, t.fake("input.1", "x"), other)
+
+
+def weights_that_are_no_numbers(t: Torch):
+    w = t.constant(np.full((4, 4, 1, 1), np.nan, F), "w")
+    return conv(t, t.fake("input.1", "x"), t.fake(w, "w", F([1, 2, 3, 4]), np.zeros(4, I8), axis=0))
+
+
+def zero_point_behind_a_clip(t: Torch):
+    numbers = t.numbers("q", 0.05, U8(128))
+    q = t.node("QuantizeLinear", ["input.1", *numbers], "q")
+    clipped = t.node("Clip", [q, t.constant(U8(0), "low"), t.constant(U8(127), "high")], "clip")
+    return t.node("DequantizeLinear", [clipped, *numbers], "dq")
+
+
 def computed_scale(t: Torch):
     top = t.node("ReduceMax", [t.node("Abs", ["input.1"], "abs")], "max", keepdims=0)
     numbers = [top, t.constant(I8(0), "zero")]
@@ -444,6 +463,12 @@ def input_channels(t: Torch):
 REFUSED = {
     "differing scales": (differing_scales, r"'/dq/DequantizeLinear' is not the inverse.*scale"),
     "differing zero points": (differing_zero_points, "not the inverse"),
+    "differing scales of channels": (
+        differing_scales_of_channels,
+        r"not the inverse.*channel 2 of 4: scale 3\.5, zero point 0, but there scale 3\.0, zero point 0",
+    ),
+    "weights that are no numbers": (weights_that_are_no_numbers, "holds infinite values or NaN"),
+    "a zero point behind a Clip": (zero_point_behind_a_clip, r"from 0 to 127, by a Clip: .*received 128"),
     "differing axes": (differing_axes, "not the inverse.*axis 1.*axis 0"),
     "computed scale": (computed_scale, "not constant but computed"),
     "scale 0": (scale_of(0.0), "finite, positive and normal"),

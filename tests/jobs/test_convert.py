@@ -29,7 +29,7 @@ PUBLIC = Path(__file__).resolve().parents[3] / "shared" / "caches"
 KERNELS = {"stem": (4, 3, 3, 3), "branch": (4, 4, 1, 1), "head": (4, 5)}
 
 
-def float_model(kernels: dict[str, np.ndarray], **names: str) -> onnx.ModelProto:
+def float_model(kernels: dict[str, np.ndarray]) -> onnx.ModelProto:
     """A residual network: a pooled stem, an Add that takes in the branch, a head whose output stays float."""
     node = helper.make_node
     nodes = [
@@ -58,14 +58,11 @@ def float_model(kernels: dict[str, np.ndarray], **names: str) -> onnx.ModelProto
     return model
 
 
-def kernel_and_encoding(name: str, rng, top: int = 127, axes=((-1,),)) -> tuple[np.ndarray, Encoding]:
+def kernel_and_encoding(name: str, rng, top: int = 127) -> tuple[np.ndarray, Encoding]:
     shape = KERNELS[name]
     axis = 1 if name == "head" else 0
     channels = shape[axis]
-    integers = rng.integers(-top, top + 1, shape)
-    np.moveaxis(integers, axis, 0).reshape(channels, -1)
-    moved = np.moveaxis(integers, axis, 0)
-    moved.reshape(channels, -1)[:, 0] = top
+    moved = np.moveaxis(rng.integers(-top, top + 1, shape), axis, 0)
     scale = rng.uniform(0.001, 0.01, channels).astype(np.float32)
     spread = [-1 if i == axis else 1 for i in range(len(shape))]
     integers = np.moveaxis(_with_first(moved, top), 0, axis)
@@ -198,7 +195,7 @@ def test_lines_that_are_no_usable_scale_come_back_in_their_place(tmp_path):
     assert (tmp_path / "b.cache").read_text() == text
     assert "Nothing is left out" not in said([tmp_path / "e.json"], "aimet", tmp_path / "m.encodings")
     said([tmp_path / "e.json"], "cache", tmp_path / "c.cache", tensorrt_version="10.3.0")
-    assert lines(tmp_path / "c.cache") == ["TRT-100300-EntropyCalibration2", *text.splitlines()[1:]]
+    assert lines(tmp_path / "c.cache") == ["TRT-100300-MinMaxCalibration", *text.splitlines()[1:]]
     assert "hold a colon" not in told
 
 
@@ -422,7 +419,7 @@ def test_aimet_beside_a_float_onnx_rounds_its_kernels(tmp_path):
     rng = np.random.default_rng(5)
     shaken = float_model({name: rng.normal(size=shape).astype("float32") for name, shape in KERNELS.items()})
     onnx_file.save(shaken, tmp_path / "f.onnx")
-    (tmp_path / "m.encodings").write_text(aimet.render(told, shaken))
+    (tmp_path / "m.encodings").write_text(aimet.render(told, trained()[0]))
     text = said([tmp_path / "m.encodings", tmp_path / "f.onnx"], "qdq_onnx", tmp_path / "a.onnx")
     assert "2 kernels of the ONNX were not on their grids" in text
     scale = told.weights["stem"].scale.reshape(-1, 1, 1, 1)
@@ -440,7 +437,166 @@ def test_the_letter_of_qdq_to_aimet_comes_with_its_onnx(files, tmp_path):
     }
 
 
+@pytest.mark.parametrize("version", aimet.VERSIONS)
+def test_aimet_leaves_out_what_was_never_rounded(files, tmp_path, version):
+    """Encodings -> AIMET -> Q/DQ is encodings -> Q/DQ: an inner tensor gets a pair in neither."""
+    _, told = trained()
+    inner = encoding_of_range(INT8, -0.5, 0.5, "calibrated")
+    encodings.write(tmp_path / "e.json", Encodings("t", {**told.activations, "join": inner}, told.weights))
+    text = said([tmp_path / "e.json", files / "model.onnx"], "aimet", tmp_path / "m.encodings", aimet_version=version)
+    assert "1 scales inside a fused block, or of what does not run in INT8, have no entry: join" in text
+    said([tmp_path / "m.encodings", files / "model.onnx"], "qdq_onnx", tmp_path / "a.onnx")
+    said([tmp_path / "e.json", files / "model.onnx"], "qdq_onnx", tmp_path / "b.onnx")
+    assert onnx.load(tmp_path / "a.onnx").graph.node == onnx.load(tmp_path / "b.onnx").graph.node
+    np.testing.assert_array_equal(run(tmp_path / "a.onnx"), run(tmp_path / "b.onnx"))
+
+
+def narrow_encodings(path: Path) -> Path:
+    """Those of the export, whose input leaves out -128."""
+    _, told = trained()
+    narrow = encoding_of_range(Scheme(narrow=True), -1, 1)
+    return encodings.write(path, Encodings("npu", {**told.activations, "image": narrow}, told.weights))
+
+
+def test_a_narrow_activation_comes_through_aimet_but_for_2_0_0(files, tmp_path):
+    given_files = [narrow_encodings(tmp_path / "e.json"), files / "model.onnx"]
+    said(given_files, "qdq_onnx", tmp_path / "direct.onnx")
+    for version in ("0.6.1", "1.0.0"):
+        assert "lowest integer" not in said(
+            given_files, "aimet", tmp_path / f"{version}.encodings", aimet_version=version
+        )
+        said([tmp_path / f"{version}.encodings", files / "model.onnx"], "qdq_onnx", tmp_path / "a.onnx")
+        assert onnx.load(tmp_path / "a.onnx").graph.node == onnx.load(tmp_path / "direct.onnx").graph.node
+        np.testing.assert_array_equal(run(tmp_path / "a.onnx"), run(tmp_path / "direct.onnx"))
+    text = said(given_files, "aimet", tmp_path / "2.encodings", aimet_version="2.0.0")
+    assert "1 activations use the lowest integer then: image" in text
+
+
+def test_kernels_of_another_model_are_not_written_as_aimet(files, tmp_path):
+    onnx_file.save(trained(seed=7)[0], tmp_path / "other.onnx")
+    with pytest.raises(TfqatError, match=r"stem/kernel.*off its own grid"):
+        convert([files / "encodings.json", tmp_path / "other.onnx"], "aimet", tmp_path / "m.encodings")
+    assert not (tmp_path / "m.encodings").exists()
+
+
+def test_what_a_qdq_onnx_does_not_tell_of_encodings_is_listed(files, tmp_path):
+    inputs = [files / "encodings.json", files / "model.onnx"]
+    text = said(inputs, "qdq_onnx", tmp_path / "a.onnx")
+    assert "where scales come from (learned, shared)" in text
+    assert "the target that they are for (tensorrt)" in text
+    assert "1 layers stay float, but not why: head" in text
+    with pytest.raises(ConvertError, match="would leave out: where scales come from"):
+        convert(inputs, "qdq_onnx", tmp_path / "b.onnx", lossless=True)
+    # What comes from a Q/DQ ONNX loses none of that on its way back.
+    said([files / "model.qdq.onnx"], "qdq_onnx", tmp_path / "c.onnx", lossless=True)
+
+
+def test_what_aimet_2_0_0_does_not_tell_of_encodings_is_listed(files, tmp_path):
+    half = Encoding(Scheme(signed=False), np.float32(0.5), np.int32(0), "imported")
+    encodings.write(tmp_path / "e.json", Encodings("imported", {"image": half}, {}))
+    inputs = [tmp_path / "e.json", files / "model.onnx"]
+    with pytest.raises(ConvertError, match="1 are called symmetric by their zero points alone: image"):
+        convert(inputs, "aimet", tmp_path / "m.encodings", aimet_version="2.0.0", lossless=True)
+    said(inputs, "aimet", tmp_path / "m.encodings", lossless=True)
+
+
+def test_a_clip_of_the_model_is_none_of_the_integers(tmp_path):
+    """HardSiLU's own Clip is called so, too."""
+    model, told = trained()
+    relu = next(node for node in model.graph.node if node.name == "join_relu")
+    relu.op_type, relu.name = "Clip", "hard_silu/clip"
+    onnx_file.save(model, tmp_path / "m.onnx")
+    encodings.write(tmp_path / "e.json", told)
+    assert "by a Clip" not in said([tmp_path / "e.json", tmp_path / "m.onnx"], "qdq_onnx", tmp_path / "a.onnx")
+    text = said([narrow_encodings(tmp_path / "n.json"), tmp_path / "m.onnx"], "qdq_onnx", tmp_path / "b.onnx")
+    assert "1 tensors use part of their integers, by a Clip, which TensorRT refuses: image/clip" in text
+
+
 # What is refused: nothing is written.
+
+
+@pytest.mark.parametrize("name", ["empty.onnx", "model2.cache", "empty.encodings", "empty"])
+@pytest.mark.parametrize("data", [b"", b"\n \n"])
+def test_an_empty_file_is_refused_by_name(files, name, data):
+    (files / name).write_bytes(data)
+    with pytest.raises(ConvertError, match=rf"{name} is empty"):
+        convert([files / "model.cache", files / "model.onnx", files / name], "qdq_onnx", files / "new.onnx")
+
+
+def test_empty_layer_precisions_mean_that_no_layer_stays_float(files, tmp_path):
+    layer_precisions.write(tmp_path / "layer_precisions.txt", {})
+    assert (tmp_path / "layer_precisions.txt").read_bytes() == b""
+    inputs = [files / "model.cache", files / "model.onnx"]
+    said([*inputs, tmp_path / "layer_precisions.txt"], "qdq_onnx", tmp_path / "a.onnx")
+    said(inputs, "qdq_onnx", tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+DAMAGED_CACHES = {
+    "a byte": (lambda data: data + b"\xff: 3c010204\n", r"model\.cache, line 8: not text"),
+    "NUL": (lambda data: data.replace(b"pool: 3", b"pool: \x00", 1), r"model\.cache, line 4"),
+    "a mark": (lambda data: b"\xef\xbb\xbf" + data, r"model\.cache, line 1.*ufeffTRT-8601"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), DAMAGED_CACHES.values(), ids=DAMAGED_CACHES)
+def test_a_damaged_cache_is_told_by_its_line(files, change, says):
+    (files / "model.cache").write_bytes(change((files / "model.cache").read_bytes()))
+    with pytest.raises(TfqatError, match=says):
+        convert([files / "model.cache", files / "model.onnx"], "qdq_onnx", files / "new.onnx")
+
+
+def test_a_byte_order_mark_before_json_is_passed_over(files, tmp_path):
+    plain = tmp_path / "plain.encodings"
+    said([files / "encodings.json", files / "model.onnx"], "aimet", plain)
+    for path in (files / "encodings.json", plain):
+        said([path, files / "model.onnx"], "cache", tmp_path / "a.cache")
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        said([path, files / "model.onnx"], "cache", tmp_path / "b.cache")
+        assert (tmp_path / "b.cache").read_bytes() == (tmp_path / "a.cache").read_bytes()
+
+
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(ConvertError, match=r"a\.json: nested too deeply"):
+        convert([tmp_path / "a.json"], "encodings", tmp_path / "b.json")
+
+
+def test_why_an_onnx_is_refused_is_told(files):
+    model = onnx.load(files / "model.onnx")
+    model.graph.node[1].input[0] = "nowhere"
+    (files / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ConvertError, match=r"none of these(.|\n)*Read as ONNX: (.|\n)*nowhere"):
+        convert([files / "model.cache", files / "model.onnx"], "qdq_onnx", files / "new.onnx")
+
+
+def test_half_precision_is_refused_before_anything_is_made(files):
+    model = onnx.load(files / "model.onnx")
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.elem_type = TensorProto.FLOAT16
+    (files / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ConvertError, match=r"model\.onnx computes in float16 .*export in float32"):
+        convert([files / "model.cache", files / "model.onnx"], "qdq_onnx", files / "new.onnx")
+
+
+def test_kernels_that_hold_no_numbers_are_refused_beside_a_cache(files):
+    model = onnx.load(files / "model.onnx")
+    kernel = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    kernel[1, 0, 0, 0] = np.inf
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "stem/kernel"))
+    onnx_file.save(model, files / "model.onnx")
+    for holder, to in (("model.cache", "qdq_onnx"), ("encodings.json", "qdq_onnx"), ("encodings.json", "aimet")):
+        with pytest.raises(TfqatError, match="NaN"):
+            convert([files / holder, files / "model.onnx"], to, files / "new")
+    assert not (files / "new").exists()
+
+
+def test_no_cache_is_written_for_tensorrt_11(files, tmp_path):
+    with pytest.raises(ConvertError, match=r"tensorrt_version is 11\.0, but TensorRT 11 and later read no"):
+        convert([files / "encodings.json"], "cache", tmp_path / "a.cache", tensorrt_version="11.0")
+    said([files / "encodings.json"], "cache", tmp_path / "a.cache", tensorrt_version="10.9")
 
 
 def test_zero_points_are_refused_for_a_cache(tmp_path):
@@ -512,6 +668,16 @@ def test_encodings_of_another_model_tell_both_sides(files, tmp_path):
         convert([tmp_path / "e.json", files / "model.onnx"], "qdq_onnx", tmp_path / "a.onnx")
 
 
+@pytest.mark.parametrize("to", ["qdq_onnx", "aimet", "cache"])
+def test_encodings_whose_channels_are_on_another_axis_are_refused(files, to):
+    _, told = trained()
+    stem = Encoding(Scheme(narrow=True, axis=(-2,)), told.weights["stem"].scale, np.zeros(4, np.int32))
+    encodings.write(files / "e.json", Encodings("t", told.activations, {**told.weights, "stem": stem}))
+    with pytest.raises(TfqatError, match=r"'stem/kernel' of 'stem' \(Conv\).*received \(-2,\)"):
+        convert([files / "e.json", files / "model.onnx"], to, files / "new")
+    assert not (files / "new").exists()
+
+
 @pytest.mark.parametrize("options", [{"opset": 12}, {"opset": 99}, {"tensorrt_version": "x"}, {"aimet_version": "1"}])
 def test_options_are_checked_first(options, tmp_path):
     with pytest.raises(TfqatError, match=r"opset|tensorrt_version|aimet_version"):
@@ -527,7 +693,9 @@ def test_a_companion_that_is_there_is_not_written_over(files):
     other = onnx_file.load(files / "model.onnx")
     other.producer_name = "another"
     onnx_file.save(other, files / "model.onnx")
-    with pytest.raises(ConvertError, match=r"model\.onnx exists and is another"):
+    with pytest.raises(
+        ConvertError, match=r"model\.onnx exists and is another file than the float ONNX that comes with model\.cache"
+    ):
         convert([files / "model.qdq.onnx"], "cache", files / "model.cache")
     said([files / "model.qdq.onnx"], "cache", files / "new.cache")
     said([files / "model.qdq.onnx"], "cache", files / "new.cache")  # the same files once more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,17 +23,20 @@ from tfqat.conversion.source import (
     TEXTS,
     ConvertError,
     Source,
-    some,
 )
 from tfqat.core.encoding import Encodings
+from tfqat.core.listing import some
 from tfqat.errors import TfqatError
 from tfqat.exporters import aimet, cache, encodings, layer_precisions, onnx_file, onnx_qdq_read
-from tfqat.exporters.onnx_qdq import weights_of
+from tfqat.exporters.json_text import JsonTextError, document_of
+from tfqat.exporters.onnx_qdq import check_axes, weights_of
 from tfqat.exporters.onnx_tidy import tensor_names, tidy
 from tfqat.verification.simulation import check_names
 
 # Names that TensorRT gives to tensors that the ONNX does not have.
 _TENSORRTS_OWN = re.compile(r"\(Unnamed (Layer|ITensor)\* \d+\).*|ONNXTRT_.*")
+_OTHER_FLOATS = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+_MARK = b"\xef\xbb\xbf"  # the byte order mark with which some editors begin a file
 _PRECISIONS = re.compile(r"\s*([^:,\s][^,]*:(fp32|fp16|int8|int32)(,|\s*$))*")
 
 
@@ -61,7 +63,7 @@ def read_inputs(paths: Sequence[str | os.PathLike[str]]) -> Source:
                 f"{files[other]} ({TEXTS[other]}) does not go with {files[kind]} ({TEXTS[kind]}), which says all that "
                 f"is asked for by itself; leave it out."
             )
-    model = onnx_file.load(files[ONNX]) if ONNX in files else None
+    model = _float_model(files[ONNX]) if ONNX in files else None
     return _READERS[kind](files, model)
 
 
@@ -73,25 +75,35 @@ def kind_of(path: Path) -> str:
         OSError: it cannot be opened.
     """
     data = path.read_bytes()
-    text = _text(data)
-    if text is not None and (text.startswith("TRT-") or text.split("\n", 1)[0].strip() == "1"):
+    if not data.strip():
+        return _kind_of_nothing(path)
+    begin = data.removeprefix(_MARK).lstrip()
+    if begin.startswith(b"TRT-") or begin.split(b"\n", 1)[0].strip() == b"1":
         return CACHE
-    if text is not None and text.lstrip().startswith("{"):
-        return _kind_of_json(path, text)
+    if begin.startswith(b"{"):
+        return _kind_of_json(path, data)
+    text = _text(data)
     if text is not None and _PRECISIONS.fullmatch(text):
         return PRECISIONS
     try:
         return QDQ if onnx_qdq_read.has_pairs(onnx_file.load(path)) else ONNX
     except onnx_file.OnnxError as error:
         known = ", ".join(TEXTS.values())
-        raise ConvertError(f"{path} is none of these, or is not whole: {known}.") from error
+        raise ConvertError(f"{path} is none of these, or is not whole: {known}. Read as ONNX: {error}") from error
 
 
-def _kind_of_json(path: Path, text: str) -> str:
+def _kind_of_nothing(path: Path) -> str:
+    """An empty text is what layer precisions are where no layer stays float; anything else empty was cut off."""
+    if path.suffix == ".txt":
+        return PRECISIONS
+    raise ConvertError(f"{path} is empty; write or copy it again (only layer precisions, a .txt, may be empty).")
+
+
+def _kind_of_json(path: Path, data: bytes) -> str:
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConvertError(f"{path} is not whole JSON (line {error.lineno}: {error.msg}); write it again.") from error
+        document = document_of(data)
+    except JsonTextError as error:
+        raise ConvertError(f"{path}: {error}") from error
     if document.get("format") == encodings.FORMAT:
         return ENCODINGS
     if aimet.is_aimet(document):
@@ -121,6 +133,25 @@ def _by_kind(paths: list[Path]) -> dict[str, Path]:
     return files
 
 
+def _float_model(path: Path) -> onnx.ModelProto:
+    """The float ONNX that scales belong to.
+
+    Raises:
+        ConvertError: it computes in another type than float32.
+    """
+    model = onnx_file.load(path)
+    kernels = {weight.initializer for weight in weights_of(model).values()}
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer if tensor.name in kernels}
+    types |= {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
+    halves = [name for name, kind in types.items() if kind in _OTHER_FLOATS]
+    if halves:
+        raise ConvertError(
+            f"{path} computes in {onnx.TensorProto.DataType.Name(types[halves[0]]).lower()} ({some(halves)}), expected "
+            f"float32, of which Q/DQ and caches tell how to round it; export in float32."
+        )
+    return model
+
+
 def _from_encodings(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Source:
     told = encodings.read(files[ENCODINGS])
     if model is not None:
@@ -140,7 +171,7 @@ def _from_qdq(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Sourc
 def _from_aimet(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Source:
     model = None if model is None else tidy(model)
     try:
-        found = aimet.parse(json.loads(files[AIMET].read_text(encoding="utf-8")), model)
+        found = aimet.parse(document_of(files[AIMET].read_bytes()), model)
     except aimet.AimetError as error:
         raise aimet.AimetError(f"{files[AIMET]}: {error}") from error
     notes = list(found.notes)
@@ -192,6 +223,7 @@ def check_belongs(told: Encodings, model: onnx.ModelProto) -> None:
 
     Raises:
         ConvertError: lists what each side lacks.
+        QdqError: the channels of a kernel are on another axis.
     """
     tensors, kernels = tensor_names(model), weights_of(model)
     missing = [name for name in told.activations if name not in set(tensors)]
@@ -203,3 +235,7 @@ def check_belongs(told: Encodings, model: onnx.ModelProto) -> None:
             f"The encodings belong to another model: {len(missing)} of their names are not in the ONNX "
             f"({some(missing)}); {len(without)} tensors and kernels of the ONNX have no encoding ({some(without)})."
         )
+    nodes = {node.name: node for node in model.graph.node}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for name, encoding in told.weights.items():
+        check_axes(nodes[name], shapes[kernels[name].initializer], encoding)

@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tfqat.conversion.source import CACHE, ConvertError, Source, some
+from tfqat.conversion.source import CACHE, ENCODINGS, ConvertError, Source
 from tfqat.core.encoding import Encodings
+from tfqat.core.listing import some
 from tfqat.exporters import cache, onnx_qdq, requantization
-from tfqat.exporters.onnx_qdq import OUTPUT, UNQUANTIZED_READERS, weights_of
+from tfqat.exporters.aimet_read import TARGET
+from tfqat.exporters.onnx_qdq import OUTPUT, UNQUANTIZED_READERS, trained, weights_of
 
 
 def check_symmetric(told: Encodings) -> None:
@@ -52,8 +54,31 @@ def lost_by_cache(source: Source) -> list[str]:
         *listed("tensors use all 256 integers then", fewer),
         *lost_readers(told),
         *lost_origins(told),
+        *lost_target(told, "tensorrt"),
         *listed("layers stay float, but not why", list(told.float_ops)),
     ]
+
+
+def lost_by_qdq(source: Source) -> list[str]:
+    """What only encodings.json says of tensors and kernels; the others come to Q/DQ without it."""
+    told = source.encodings
+    if source.kind != ENCODINGS:
+        return []
+    rows = [*trained(told).items(), *told.weights.items()]
+    kinds = [name for name, e in rows if e.scheme.symmetric != (e.scheme.signed and not e.zero_point.any())]
+    fewer = [name for name, e in told.weights.items() if e.scheme.bits < 8]
+    return [
+        *lost_origins(told),
+        *lost_target(told),
+        *listed("layers stay float, but not why", list(told.float_ops)),
+        *listed("are called symmetric by their zero points alone", kinds),
+        *listed("kernels use part of the integers of their type, which only their weights tell", fewer),
+    ]
+
+
+def lost_target(told: Encodings, target: str = TARGET) -> list[str]:
+    """The target that the model was trained for, where what is written reads back as ``target``."""
+    return [] if told.target in (target, TARGET) else [f"the target that they are for ({told.target})"]
 
 
 def lost_origins(told: Encodings) -> list[str]:

@@ -11,9 +11,11 @@ from tfqat.conversion.losses import (
     check_symmetric,
     listed,
     lost_by_cache,
+    lost_by_qdq,
     lost_of_cache,
     lost_origins,
     lost_readers,
+    lost_target,
     requantized,
 )
 from tfqat.conversion.source import AIMET, CACHE, ENCODINGS, ONNX, PRECISIONS, QDQ, ConvertError, Source
@@ -122,7 +124,9 @@ def _to_qdq(source: Source, choices: Choices) -> Result:
     result = Result({QDQ: onnx_file.serialized(made)}, lost_of_cache(told))
     inner = [name for name, encoding in told.activations.items() if encoding.origin == "calibrated"]
     result.lost += listed("scales inside a fused block, or behind what does not run in INT8, get no Q/DQ", inner)
-    clipped = [node.name for node in made.graph.node if node.op_type == "Clip" and node.name.endswith("/clip")]
+    result.lost += lost_by_qdq(source)
+    integers = {name for node in made.graph.node if node.op_type == "QuantizeLinear" for name in node.output}
+    clipped = [node.name for node in made.graph.node if node.op_type == "Clip" and node.input[0] in integers]
     result.told += listed("tensors use part of their integers, by a Clip, which TensorRT refuses", clipped)
     pairs = len(onnx_qdq.scales_of(made))
     result.told.append(f"{pairs} tensors and {len(told.weights)} kernels have Q/DQ; opset {opset}")
@@ -136,8 +140,8 @@ def _to_aimet(source: Source, choices: Choices) -> Result:
     result = Result({AIMET: text.encode()}, lost_of_cache(told) + lost_readers(told) + lost_origins(told))
     if source.kind == QDQ:
         result.files[ONNX] = _bytes(source)
-    narrow = [name for name, encoding in told.activations.items() if encoding.scheme.narrow]
-    result.lost += listed("activations use the lowest integer then", narrow)
+    result.lost += lost_target(told) if source.kind == ENCODINGS else []
+    result.lost += [line for text, names in aimet.not_held(told, version).items() for line in listed(text, names)]
     why = "layers stay float, but not why" if version == "1.0.0" else "layers stay float, which is not said"
     result.lost += listed(why, list(told.float_ops))
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -50,8 +50,3 @@ class Source:
     model: onnx.ModelProto | None = None
     remade: bool = False
     notes: tuple[str, ...] = ()
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names of a list."""
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -5,6 +5,10 @@ offset)`` with ``q`` unsigned and ``offset <= 0``, so symmetric int8 has offset 
 ``real = y_scale * (q - y_zero_point)`` with ``q`` of ``output_dtype``. A channel axis is that of the ONNX initializer;
 0.6.1 and 1.0.0 leave it out, since it is that of the output channels. Biases are not quantized.
 
+What the model was never rounded with in training (Encodings of origin ``calibrated``) gets no entry. A symmetric int8
+activation that leaves out its lowest integer is AIMET's strictly symmetric grid, of offset -127 and 254 steps, in 0.6.1
+and 1.0.0; of a kernel the initializer says it.
+
 A signed grid with a zero point looks like an unsigned one in 0.6.1 and 1.0.0; the key
 ``signed_asymmetric``, which other readers pass over, names such tensors, where there are any.
 """
@@ -14,19 +18,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.core.files import write_text
+from tfqat.core.listing import some
 from tfqat.core.scheme import Scheme
 from tfqat.exporters import onnx_file
-from tfqat.exporters.aimet_read import EXCLUDED, SIGNED, VERSIONS, AimetError, Read, is_aimet, parse, read, some
-from tfqat.exporters.onnx_qdq import weights_of
+from tfqat.exporters.aimet_read import EXCLUDED, SIGNED, VERSIONS, AimetError, Read, is_aimet, parse, read
+from tfqat.exporters.onnx_qdq import QdqError, check_axes, on_grid, trained, weights_of
 from tfqat.exporters.onnx_tidy import tensor_names
 
 if TYPE_CHECKING:
@@ -41,6 +47,7 @@ __all__ = [
     "check",
     "check_version",
     "is_aimet",
+    "not_held",
     "parse",
     "read",
     "render",
@@ -83,10 +90,37 @@ def write(exportable: Any, folder: Path, options: Options) -> Written:
         "onnx": (MODEL, f"{reader}, with {FILE}"),
         "aimet": (FILE, f"{reader}; AIMET encodings {version}, beside {MODEL}"),
     }
-    counts = f"{len(told.activations)} tensors and {len(told.weights)} kernels"
+    counts = f"{len(trained(told))} tensors and {len(told.weights)} kernels"
     floats = [f"  float: {node} ({reason})" for node, reason in told.float_ops.items()]
-    message = "\n".join([f"{FILE}: AIMET encodings {version} of {counts}.", *floats])
-    return Written(files, {"tensors": exportable.renamed}, message, told)
+    unheld = not_held(told, version)
+    lines = [f"  not held: {len(names)} {text}: {some(names)}" for text, names in unheld.items()]
+    message = "\n".join([f"{FILE}: AIMET encodings {version} of {counts}.", *floats, *lines])
+    report = {"tensors": exportable.renamed, **({"aimet_not_held": unheld} if unheld else {})}
+    return Written(files, report, message, told)
+
+
+def not_held(encodings: Encodings, version: str) -> dict[str, list[str]]:
+    """What a file of ``version`` does not say of its tensors and kernels: text -> their names."""
+    activations = trained(encodings)
+    found = {
+        "scales inside a fused block, or of what does not run in INT8, have no entry": [
+            name for name in encodings.activations if name not in activations
+        ],
+        "activations use the lowest integer then": [
+            name for name, e in activations.items() if e.scheme.narrow and (version == "2.0.0" or not _strict(e))
+        ],
+        "are called symmetric by their zero points alone": [
+            name
+            for name, e in (*activations.items(), *encodings.weights.items())
+            if version == "2.0.0" and e.scheme.symmetric != (e.scheme.signed and not e.zero_point.any())
+        ],
+    }
+    return {text: names for text, names in found.items() if names}
+
+
+def _strict(encoding: Encoding) -> bool:
+    """Whether AIMET calls the grid strictly symmetric."""
+    return encoding.scheme.narrow and encoding.scheme.signed and encoding.scheme.symmetric
 
 
 def render(encodings: Encodings, model: onnx.ModelProto | None, version: str = DEFAULT_VERSION) -> str:
@@ -98,10 +132,12 @@ def render(encodings: Encodings, model: onnx.ModelProto | None, version: str = D
         version: one of VERSIONS.
 
     Raises:
-        AimetError: an unknown version, a kernel without a model, or one that the model lacks.
+        AimetError: an unknown version, a kernel without a model, one that the model lacks, or one that has other
+            channels or is not on its grid.
     """
     check_version(version)
     params = _params(encodings, model)
+    encodings = replace(encodings, activations=trained(encodings))
     return json.dumps(_RENDERERS[version](encodings, params), indent=2) + "\n"
 
 
@@ -122,7 +158,8 @@ def _params(encodings: Encodings, model: onnx.ModelProto | None) -> list[_Param]
                 f"{some(encodings.weights)})."
             )
         return []
-    weights = weights_of(model)
+    weights, nodes = weights_of(model), {node.name: node for node in model.graph.node}
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
     missing = [name for name in encodings.weights if name not in weights]
     missing += [name for name in encodings.activations if name not in set(tensor_names(model))]
     if missing:
@@ -130,6 +167,12 @@ def _params(encodings: Encodings, model: onnx.ModelProto | None) -> list[_Param]
     found: dict[str, _Param] = {}
     for node, encoding in encodings.weights.items():
         weight = weights[node]
+        kernel = numpy_helper.to_array(arrays[weight.initializer])
+        try:
+            check_axes(nodes[node], kernel.shape, encoding)
+            on_grid(weight, kernel, encoding)
+        except QdqError as error:
+            raise AimetError(str(error)) from error
         found.setdefault(weight.initializer, _Param(weight.initializer, weight.axis, encoding))
     return list(found.values())
 
@@ -137,8 +180,10 @@ def _params(encodings: Encodings, model: onnx.ModelProto | None) -> list[_Param]
 def _render_0_6_1(encodings: Encodings, params: list[_Param]) -> dict[str, Any]:
     return {
         "version": "0.6.1",
-        "activation_encodings": {name: _rows_0_6_1(encoding) for name, encoding in encodings.activations.items()},
-        "param_encodings": {param.name: _rows_0_6_1(param.encoding) for param in params},
+        "activation_encodings": {
+            name: _rows_0_6_1(encoding, _strict(encoding)) for name, encoding in encodings.activations.items()
+        },
+        "param_encodings": {param.name: _rows_0_6_1(param.encoding, False) for param in params},
         "quantizer_args": {
             key: str(value) if isinstance(value, bool) else value
             for key, value in _quantizer_args(encodings, params).items()
@@ -150,8 +195,10 @@ def _render_0_6_1(encodings: Encodings, params: list[_Param]) -> dict[str, Any]:
 def _render_1_0_0(encodings: Encodings, params: list[_Param]) -> dict[str, Any]:
     return {
         "version": "1.0.0",
-        "activation_encodings": [_row_1_0_0(name, encoding) for name, encoding in encodings.activations.items()],
-        "param_encodings": [_row_1_0_0(param.name, param.encoding) for param in params],
+        "activation_encodings": [
+            _row_1_0_0(name, encoding, _strict(encoding)) for name, encoding in encodings.activations.items()
+        ],
+        "param_encodings": [_row_1_0_0(param.name, param.encoding, False) for param in params],
         "quantizer_args": _quantizer_args(encodings, params),
         "excluded_layers": list(encodings.float_ops),
         **_signed_asymmetric(encodings, params),
@@ -171,8 +218,8 @@ _RENDERERS: Mapping[str, Callable[[Encodings, list[_Param]], dict[str, Any]]] = 
 }
 
 
-def _rows_0_6_1(encoding: Encoding) -> list[dict[str, Any]]:
-    steps = 2**encoding.scheme.bits - 1
+def _rows_0_6_1(encoding: Encoding, strict: bool) -> list[dict[str, Any]]:
+    steps = 2**encoding.scheme.bits - 1 - strict
     return [
         {
             "bitwidth": encoding.scheme.bits,
@@ -183,11 +230,11 @@ def _rows_0_6_1(encoding: Encoding) -> list[dict[str, Any]]:
             "offset": offset,
             "scale": scale,
         }
-        for scale, offset in zip(_scales(encoding), _offsets(encoding), strict=True)
+        for scale, offset in zip(_scales(encoding), _offsets(encoding, strict), strict=True)
     ]
 
 
-def _row_1_0_0(name: str, encoding: Encoding) -> dict[str, Any]:
+def _row_1_0_0(name: str, encoding: Encoding, strict: bool) -> dict[str, Any]:
     return {
         "name": name,
         "enc_type": "PER_CHANNEL" if encoding.scheme.per_channel else "PER_TENSOR",
@@ -195,7 +242,7 @@ def _row_1_0_0(name: str, encoding: Encoding) -> dict[str, Any]:
         "bw": encoding.scheme.bits,
         "is_sym": encoding.scheme.symmetric,
         "scale": _scales(encoding),
-        "offset": _offsets(encoding),
+        "offset": _offsets(encoding, strict),
     }
 
 
@@ -217,9 +264,9 @@ def _scales(encoding: Encoding) -> list[float]:
     return np.atleast_1d(encoding.scale).astype(float).tolist()
 
 
-def _offsets(encoding: Encoding) -> list[int]:
-    """``-zero_point`` of the same grid with unsigned integers."""
-    shift = 2 ** (encoding.scheme.bits - 1) if encoding.scheme.signed else 0
+def _offsets(encoding: Encoding, strict: bool) -> list[int]:
+    """``-zero_point`` of the same grid with unsigned integers, which begin at the lowest in use where ``strict``."""
+    shift = 2 ** (encoding.scheme.bits - 1) - strict if encoding.scheme.signed else 0
     return (-(np.atleast_1d(encoding.zero_point) + shift)).tolist()
 
 

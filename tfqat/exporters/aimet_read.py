@@ -6,10 +6,9 @@ their lowest integer is in use.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,17 @@ import onnx
 from onnx import numpy_helper
 
 from tfqat.core.encoding import Encoding, Encodings
+from tfqat.core.listing import some
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
+from tfqat.exporters.json_text import JsonTextError, document_of
 from tfqat.exporters.onnx_qdq import Weight, keras_axes, weights_of
 from tfqat.exporters.onnx_tidy import tensor_names
 
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0")
 TARGET = "imported"  # Encodings.target of what is read
 EXCLUDED = "excluded from quantization in the AIMET file"
+_ROUNDING = 1e-5  # of float32, in parts of a range
 SIGNED = "signed_asymmetric"  # key of the tensors that are so; tfqat's own
 
 
@@ -55,10 +57,8 @@ def read(path: str | os.PathLike[str], model: onnx.ModelProto | None) -> Encodin
         OSError: the file cannot be opened.
     """
     try:
-        return parse(json.loads(Path(path).read_bytes()), model).encodings
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AimetError(f"{path} is not whole JSON ({error}); export it again.") from error
-    except AimetError as error:
+        return parse(document_of(Path(path).read_bytes()), model).encodings
+    except (AimetError, JsonTextError) as error:
         raise AimetError(f"{path}: {error}") from error
 
 
@@ -80,7 +80,7 @@ def parse(document: object, model: onnx.ModelProto | None) -> Read:
     if not isinstance(document, dict) or not is_aimet(document):
         raise AimetError("expected an object with activation_encodings and param_encodings, or with encodings.")
     version = document.get("version")
-    if version not in _PARSERS:
+    if not isinstance(version, str) or version not in _PARSERS:
         raise AimetError(f"expected AIMET encodings of version {', '.join(VERSIONS)}, received version {version!r}.")
     return _told(document, _PARSERS[version](document), model)
 
@@ -122,7 +122,28 @@ def _parse_0_6_1(document: Mapping[str, Any]) -> list[_Entry]:
                 "signed": name in signed,
             }
             found.append(_Entry(name, param, _encoding(where, **grid)))
+            for row in rows:
+                _check_range(where, row, grid["bits"])
     return found
+
+
+def _check_range(where: str, row: Mapping[str, Any], bits: int) -> None:
+    """Refuses a row of 0.6.1 whose min and max are not those of its scale and offset.
+
+    A strictly symmetric grid has a step less, or not, by who wrote it.
+    """
+    scale, offset = _number(where, row, "scale"), _integer(where, row, "offset")
+    highest = 2**bits - 1 + offset
+    strict = _flag(where, row, "is_symmetric") and offset == 1 - 2 ** (bits - 1)
+    allowed = {"min": [offset], "max": [highest, highest - 1] if strict else [highest]}
+    for key, steps in allowed.items():
+        if key in row and bits != 32:
+            said, slack = _number(where, row, key), _ROUNDING * scale * 2**bits
+            if not any(abs(said - scale * step) <= slack for step in steps):
+                raise AimetError(
+                    f"{where}: {key} is {said!r}, but scale {scale!r} and offset {offset} give {scale * steps[0]!r}; "
+                    f"they contradict each other, so export it again."
+                )
 
 
 def _parse_1_0_0(document: Mapping[str, Any]) -> list[_Entry]:
@@ -189,6 +210,8 @@ def _encoding(
     """
     if bits == 32:
         return None  # a bias
+    if not 2 <= bits <= 16:
+        raise AimetError(f"{where}: expected from 2 to 16 bits, or 32 for a bias, received {bits}.")
     half = 2 ** (bits - 1)
     if any(value > 0 for value in offset):
         raise AimetError(f"{where}: expected offsets of at most 0, received {max(offset)}.")
@@ -236,7 +259,13 @@ def _told(document: Mapping[str, Any], entries: list[_Entry], model: onnx.ModelP
             if _of_channels(document, entry):
                 encoding = _with_channels(encoding)
             told[name] = _kernel(entry, encoding, weight, nodes[name], arrays[weight.initializer])
-    return Read(_assembled(document, activations, told), _notes(entries, {*activations, *kernels}))
+    excluded = _excluded(document)
+    foreign = [name for name in excluded if name not in nodes]
+    notes = _notes(entries, {*activations, *kernels})
+    if foreign:
+        notes = (*notes, f"{len(foreign)} excluded layers are no nodes of the ONNX: {some(foreign)}")
+    known = [name for name in excluded if name in nodes]
+    return Read(_assembled(known, activations, told), notes)
 
 
 def _told_alone(document: Mapping[str, Any], entries: list[_Entry]) -> Read:
@@ -247,14 +276,21 @@ def _told_alone(document: Mapping[str, Any], entries: list[_Entry]) -> Read:
         )
     activations = {entry.name: entry.encoding for entry in entries if entry.encoding is not None}
     _check_per_tensor(activations)
-    return Read(_assembled(document, activations, {}), _notes(entries, set(activations)))
+    return Read(_assembled(_excluded(document), activations, {}), _notes(entries, set(activations)))
 
 
-def _assembled(
-    document: Mapping[str, Any], activations: Mapping[str, Encoding], weights: Mapping[str, Encoding]
-) -> Encodings:
-    excluded = document.get("excluded_layers") or []
-    return Encodings(TARGET, activations, weights, {str(name): EXCLUDED for name in excluded})
+def _excluded(document: Mapping[str, Any]) -> list[str]:
+    """The layers that an AIMET file leaves out."""
+    names = document.get("excluded_layers")
+    if names is None:
+        return []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AimetError(f"excluded_layers must be a list of names of layers, received {str(names)[:80]!r}.")
+    return names
+
+
+def _assembled(excluded: list[str], activations: Mapping[str, Encoding], weights: Mapping[str, Encoding]) -> Encodings:
+    return Encodings(TARGET, activations, weights, dict.fromkeys(excluded, EXCLUDED))
 
 
 def _of_channels(document: Mapping[str, Any], entry: _Entry) -> bool:
@@ -366,7 +402,10 @@ def _number(where: str, row: Mapping[str, Any], key: str) -> float:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise AimetError(f"{where}: {key} must be a number, received {value!r}.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise AimetError(f"{where}: {key} is a number of {len(str(value))} digits.") from error
 
 
 def _integer(where: str, row: Mapping[str, Any], key: str) -> int:
@@ -387,9 +426,3 @@ def _same(where: str, values: list[Any]) -> Any:
     if len(set(values)) > 1:
         raise AimetError(f"{where}: its channels differ in bits or symmetry, which no format here holds.")
     return values[0]
-
-
-def some(names: Iterable[str]) -> str:
-    """The first names of a list."""
-    listed = list(names)
-    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")

@@ -96,9 +96,9 @@ def render(activations: Mapping[str, Encoding], version: str) -> str:
     return _text(header_of(version), _scales(activations))
 
 
-def header_of(version: str) -> str:
+def header_of(version: str, algorithm: str = ALGORITHM) -> str:
     """The first line of a cache that is written for a TensorRT version."""
-    return f"TRT-{version_number(version)}-{ALGORITHM}"
+    return f"TRT-{version_number(version)}-{algorithm}"
 
 
 def to_encodings(cache: Cache, tensors: Collection[str] | None = None) -> Encodings:
@@ -130,7 +130,8 @@ def from_encodings(encodings: Encodings, version: str | None = None) -> str:
 
     Args:
         encodings: in names of the ONNX that the cache will stand beside.
-        version: of TensorRT, for the header; None for the header that the encodings came with, or DEFAULT_VERSION.
+        version: of TensorRT, for the header, which keeps its algorithm; None for the header that the encodings came
+            with, or DEFAULT_VERSION.
 
     Raises:
         CacheError: see :func:`render`; names with a colon pass only where they came from a cache.
@@ -142,7 +143,7 @@ def from_encodings(encodings: Encodings, version: str | None = None) -> str:
     rows = list(_scales(encodings.activations).items())
     for line, name, scale in others:
         rows.insert(line - 2, (name, scale))
-    return _text(header if version is None else header_of(version), dict(rows))
+    return _text(header if version is None else header_of(version, header.split("-")[2]), dict(rows))
 
 
 def is_usable(scale: np.float32) -> bool:

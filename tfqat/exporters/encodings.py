@@ -18,8 +18,10 @@ from tfqat.core.encoding import Encoding, Encodings
 from tfqat.core.files import write_text
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
+from tfqat.exporters.json_text import JsonTextError, document_of
 
 FORMAT, VERSION = "tfqat encodings", 1
+_ROUNDING = 1e-6  # of float32, relative
 
 
 class EncodingsError(TfqatError):
@@ -66,9 +68,9 @@ def parse(text: str) -> Encodings:
         EncodingsError: names the entry.
     """
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise EncodingsError(f"not whole JSON (line {error.lineno}: {error.msg}); export it again.") from error
+        document = document_of(text)
+    except JsonTextError as error:
+        raise EncodingsError(str(error)) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
         raise EncodingsError(f"expected an object with format {FORMAT!r} and version {VERSION}; is this another file?")
     sections = {key: _mapping(document, key) for key in ("activations", "weights", "float_ops")}
@@ -97,11 +99,28 @@ def _from_dict(where: str, row: Any) -> Encoding:
     try:
         scheme = Scheme(**{key: row[key] for key in ("bits", "signed", "symmetric", "narrow")}, axis=tuple(row["axis"]))
         scale, zero_point = np.asarray(row["scale"], np.float32), np.asarray(row["zero_point"], np.int32)
-        return Encoding(scheme, scale, zero_point, row["origin"])
+        encoding = Encoding(scheme, scale, zero_point, row["origin"])
     except KeyError as error:
         raise EncodingsError(f"{where}: the key {error} is missing.") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise EncodingsError(f"{where}: {error}") from error
+    _check_range(where, row, encoding)
+    return encoding
+
+
+def _check_range(where: str, row: Mapping[str, Any], encoding: Encoding) -> None:
+    """Refuses a range that is not the one of scale and zero point, as an edit of one of them leaves it."""
+    for key in ("min", "max"):
+        computed = getattr(encoding, key)
+        try:
+            said = np.asarray(row.get(key, computed), np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise EncodingsError(f"{where}: {key} must be numbers, received {str(row[key])[:80]}.") from error
+        if said.shape != computed.shape or not np.isclose(said, computed, rtol=_ROUNDING, atol=0).all():
+            raise EncodingsError(
+                f"{where}: {key} is {str(row[key])[:80]}, but its scale and zero point give "
+                f"{str(computed.tolist())[:80]}; change all of them, or export it again."
+            )
 
 
 def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -59,6 +59,17 @@ class Grid:
             other.high,
         )
 
+    def unlike(self, other: Grid) -> str:
+        """Where two grids differ: the first channel that does, or both as a whole."""
+        if (self.dtype, self.axis, self.scale.size) != (other.dtype, other.axis, other.scale.size) or self.axis is None:
+            return f"{self}, but there {other}"
+        differs = (self.scale != other.scale) | (self.zero_point != other.zero_point)
+        if not differs.any():
+            return f"integers from {self.low} to {self.high}, but there from {other.low} to {other.high}"
+        channel = int(differs.argmax())
+        told = [f"scale {float(g.scale[channel])!r}, zero point {int(g.zero_point[channel])}" for g in (self, other)]
+        return f"{self.dtype}, channel {channel} of {differs.size}: {', but there '.join(told)}"
+
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """The integers of real values: ``clip(round_half_even(x / scale) + zero_point)``."""
         integers = np.rint(values.astype(np.float32) / self._spread(self.scale, values.ndim)) + self._spread(
@@ -93,13 +104,16 @@ class Grid:
             narrow: whether the lowest integer is out of use; None as the grid says.
 
         Raises:
-            QdqReadError: integers that no count of bits describes.
+            QdqReadError: integers that no count of bits describes, or a zero point that is none of them.
         """
         bits, signed = _bits_of(self)
         symmetric = signed and not self.zero_point.any()
         lowest = -(2 ** (bits - 1)) if signed else 0
         scheme = Scheme(bits, signed, symmetric, self.low > lowest if narrow is None else narrow, axis)
-        return Encoding(scheme, self.scale, self.zero_point, "imported")
+        try:
+            return Encoding(scheme, self.scale, self.zero_point, "imported")
+        except ValueError as error:
+            raise QdqReadError(f"Integers from {self.low} to {self.high}, by a Clip: {error}") from error
 
     def _spread(self, values: np.ndarray, ndim: int) -> np.ndarray:
         if self.axis is None:

@@ -75,6 +75,28 @@ def keras_axes(node: onnx.NodeProto, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (-2,) if node.op_type == "ConvTranspose" else (-1,)
 
 
+def check_axes(node: onnx.NodeProto, shape: tuple[int, ...], encoding: Encoding) -> None:
+    """Refuses an Encoding whose channels are on other axes than the output channels of its kernel.
+
+    Args:
+        node: the weighted node.
+        shape: of its kernel, in ONNX' layout.
+        encoding: what is told of the kernel.
+
+    Raises:
+        QdqError: names both axes.
+    """
+    expected = [keras_axes(node, shape)]
+    if node.op_type == "Conv" and shape[1] == 1:
+        expected = [(-1,), (-2, -1)]  # Conv2D with a group a channel, DepthwiseConv2D of one: the same in ONNX
+    axes = encoding.scheme.axis
+    if axes and axes not in expected:
+        raise QdqError(
+            f"Kernel {node.input[1]!r} of {node.name!r} ({node.op_type}): expected its scales on axis "
+            f"{' or '.join(map(str, expected))} of Keras' layout, its output channels, received {axes}."
+        )
+
+
 def insert(
     model: onnx.ModelProto, encodings: Encodings, int8_weights: bool = False, clip: bool = False
 ) -> onnx.ModelProto:
@@ -259,7 +281,7 @@ def on_grid(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> tuple[np.
     steps = kernel / scale + zero_point
     integers = np.clip(np.rint(steps), encoding.scheme.qmin, encoding.scheme.qmax)
     error = float(np.abs(steps - integers).max(initial=0))
-    if error > _OFF_GRID:
+    if not error <= _OFF_GRID:
         raise QdqError(
             f"Kernel {weight.initializer!r} is {error:.3g} steps off its own grid: the encodings belong to other "
             f"weights; finalize and split the model again before exporting."
@@ -281,6 +303,11 @@ def rounded(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> np.ndarra
 def _spread(weight: Weight, kernel: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, np.ndarray, int | None]:
     """Scale and zero point shaped to go with the kernel, and the channel axis."""
     axis = weight.axis if encoding.scheme.per_channel else None
+    if not np.isfinite(kernel).all():
+        raise QdqError(
+            f"Kernel {weight.initializer!r} of {weight.node!r} holds infinite values or NaN, which no integers can "
+            f"stand for; the training that made it diverged, or the file is damaged."
+        )
     if axis is not None and encoding.scale.shape != (kernel.shape[axis],):
         raise QdqError(
             f"Kernel {weight.initializer!r}: expected {kernel.shape[axis]} scales for its output channels (axis "

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tfqat.core.encoding import Encoding, Encodings
+from tfqat.core.listing import some
 from tfqat.exporters.onnx_file import opset_of
 from tfqat.exporters.onnx_grid import Grid, QdqReadError, grid_of, is_dequantize, is_quantize
 from tfqat.exporters.onnx_qdq import OUTPUT, UNQUANTIZED_READERS, Weight, keras_axes, weights_of
@@ -128,6 +129,11 @@ class _Reader:
         if source in self.integers:
             raise QdqReadError(f"QuantizeLinear {node.name!r} reads {source!r}, which holds integers already.")
         if source in self.constants:
+            if not np.isfinite(self.constants[source]).all():
+                raise QdqReadError(
+                    f"Constant {source!r}, which {node.name!r} quantizes, holds infinite values or NaN; the training "
+                    f"that made it diverged, or the file is damaged."
+                )
             self._constant(result, grid.quantize(self.constants[source]), grid, self.origins.get(source))
             return
         grid = grid.per_tensor()
@@ -170,7 +176,7 @@ class _Reader:
         if not one.same(other.clipped(one.low, one.high)):
             raise QdqReadError(
                 f"DequantizeLinear {node.name!r} is not the inverse of the QuantizeLinear that it reads from "
-                f"({node.input[0]!r}): {other}, but there {one}. Their scale, zero point, type and axis must be equal."
+                f"({node.input[0]!r}): {other.unlike(one)}. Their scale, zero point, type and axis must be equal."
             )
 
     def _tell(self, tensor: str, grid: Grid, node: onnx.NodeProto) -> None:
@@ -347,7 +353,7 @@ class _Reader:
             "int32 biases are float32 now, with the same values": biases,
             "quantized constants that are no kernel keep their rounded values, but no scale": rest,
         }
-        return tuple(f"{len(names)} {text}: {_some(names)}" for text, names in told.items() if names)
+        return tuple(f"{len(names)} {text}: {some(names)}" for text, names in told.items() if names)
 
 
 def kernel_encoding(node: onnx.NodeProto, weight: Weight, kernel: np.ndarray, grid: Grid) -> Encoding:
@@ -415,7 +421,3 @@ def _without_suffix(name: str) -> str:
         if name.endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
     return name
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

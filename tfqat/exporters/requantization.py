@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from tfqat.core.encoding import Encodings
+from tfqat.core.listing import some
 from tfqat.errors import TfqatError
 from tfqat.exporters.onnx_qdq import weights_of
 
@@ -25,10 +26,22 @@ class RequantizationError(TfqatError):
 
 
 def implicit_scale(kernel: np.ndarray, axis: int) -> np.ndarray:
-    """The scale (float32, one an output channel) that TensorRT's implicit mode gives a kernel; 1 where it is zero."""
+    """The scale (float32, one an output channel) that TensorRT's implicit mode gives a kernel; 1 where it is zero.
+
+    Raises:
+        RequantizationError: weights that are infinite or no numbers.
+    """
     others = tuple(i for i in range(kernel.ndim) if i != axis)
     largest = np.abs(kernel).max(axis=others)
-    return np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    if not np.isfinite(largest).all():
+        channels = np.flatnonzero(~np.isfinite(largest)).tolist()
+        raise RequantizationError(
+            f"A kernel of shape {kernel.shape} holds infinite values or NaN in output channels "
+            f"{some(map(str, channels))}, which no scale can hold; the training that made it diverged, or the file is "
+            f"damaged."
+        )
+    scale = largest.astype(np.float32) / np.float32(127)
+    return np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1)).astype(np.float32)
 
 
 def requantized(kernel: np.ndarray, axis: int) -> np.ndarray:

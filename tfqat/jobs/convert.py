@@ -19,6 +19,7 @@ from tfqat.core.files import folder_on_success
 from tfqat.exporters import aimet, cache
 
 FORMATS = (ENCODINGS, CACHE, QDQ, AIMET)
+NEWEST = 10  # the last major version of TensorRT that reads a cache
 # File names within a folder; beside a file that is named otherwise they take its stem.
 NAMES: Mapping[str, str] = {
     ENCODINGS: "encodings.json",
@@ -60,7 +61,7 @@ def convert(
     if to not in WRITERS:
         raise ConvertError(f"The format must be one of {', '.join(FORMATS)}, received {to!r}.")
     chosen = Choices(**choices)
-    _check(chosen)
+    _check(chosen, to)
     source = read_inputs(inputs)
     result = WRITERS[to](source, chosen)
     lost = [*source.notes, *result.lost]
@@ -77,9 +78,14 @@ def convert(
     return paths
 
 
-def _check(choices: Choices) -> None:
+def _check(choices: Choices, to: str) -> None:
     if choices.tensorrt_version is not None:
         cache.version_number(choices.tensorrt_version)
+        if to == CACHE and int(str(choices.tensorrt_version).split(".")[0]) > NEWEST:
+            raise ConvertError(
+                f"tensorrt_version is {choices.tensorrt_version}, but TensorRT 11 and later read no calibration cache; "
+                f"expected up to {NEWEST}, or convert into qdq_onnx."
+            )
     aimet.check_version(choices.aimet_version)
     highest = onnx.defs.onnx_opset_version()
     if choices.opset is not None and not LOWEST_OPSET <= choices.opset <= highest:
@@ -108,8 +114,8 @@ def _check_free(paths: Mapping[str, Path], files: Mapping[str, bytes], inputs: S
             raise ConvertError(f"{path} is one of the inputs; write to another file or folder.")
         if role != to and path.exists() and path.read_bytes() != files[role]:
             raise ConvertError(
-                f"{path} exists and is another {TEXTS[role]} than the one that comes with {paths[to].name}; write to "
-                f"another folder, or remove it."
+                f"{path} exists and is another file than the {TEXTS[role].removeprefix('a ')} that comes with "
+                f"{paths[to].name}; write to another folder, or remove it."
             )
 
 
