@@ -226,7 +226,7 @@ def test_what_is_joined_on_another_grid_is_requantized():
     model = keras.Model([a, b], layers.Concatenate(name="cat")([a, b, b]))
     graph, learnt = by_hand(model, a=(-1, 1), b=(-4, 4), cat=(-1, 1))
     made = build(graph, learnt)
-    assert made.operators == {"CONCATENATION": 1, "QUANTIZE": 1}
+    assert made.operators == {"CONCATENATION": 1, "DEPTHWISE_CONV_2D": 1, "RESHAPE": 2}
     assert made.requantized == ("b",)
     interpreter = Interpreter(model_content=made.data)
     run = interpreter.get_signature_runner()
@@ -235,6 +235,59 @@ def test_what_is_joined_on_another_grid_is_requantized():
     moved = known["cat"].quantize(known["b"].scale * (np.float32([0, 1, 2, -128]) - known["b"].zero_point))
     np.testing.assert_array_equal(found, [np.concatenate([np.arange(4), moved, moved])])
     assert moved[3] == -128
+
+
+@pytest.mark.parametrize("shape", [(256,), (8, 32), (4, 8, 8), (2, 4, 8, 4)])
+@pytest.mark.parametrize("low", [-1.0, -0.37])
+def test_a_requantization_is_exact_in_any_rank(shape, low):
+    a, b = keras.Input(shape, name="a"), keras.Input(shape, name="b")
+    model = keras.Model([a, b], layers.Maximum(name="most")([a, b]))
+    graph, learnt = by_hand(model, a=(low, 1.03), b=(0, 255 / 256), most=(low, 1.03))
+    every = np.arange(-128, 128, dtype=np.int8).reshape(1, *shape)
+    run = Interpreter(model_content=build(graph, learnt).data).get_signature_runner()
+    found = run(a=np.full_like(every, -128), b=every)["most"]
+    known = learnt.activations
+    real = (every.astype(np.float64) - int(known["b"].zero_point)) * float(known["b"].scale)
+    exact = np.rint(real / float(known["most"].scale)) + int(known["most"].zero_point)
+    np.testing.assert_array_equal(found, np.clip(exact, -128, 127))
+
+
+# Dead tensors.
+
+
+@pytest.fixture(scope="module")
+def dead():
+    """A branch that is zero everywhere, whose readers are a convolution with a bias, and an Add."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", name="alive")(image)
+    y = layers.Conv2D(4, 3, padding="same", activation="relu", bias_initializer=constant(-1e6), name="gone")(image)
+    z = layers.Conv2D(4, 1, bias_initializer=constant(0.3), name="after")(y)
+    head = layers.Dense(2, name="head")(layers.Flatten(name="flat")(layers.Add(name="join")([x, y, z])))
+    return prepared(keras.Model(image, head))
+
+
+def constant(value: float) -> keras.initializers.Initializer:
+    return keras.initializers.Constant(value)
+
+
+def test_a_model_with_a_dead_tensor_runs_and_the_tensor_is_listed(dead, tmp_path):
+    tfqat.export(dead, tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["report"]["dead"] == ["gone/relu"]
+    assert "gone/relu" in manifest["report"]["tflite"]["derived_scales"]
+    report = tfqat.verify(dead, tmp_path, (IMAGES, np.zeros(len(IMAGES), int)))
+    assert {block.tensor for block in report.blocks} >= {"gone/relu", "after", "join"}
+    assert all(block.passed for block in report.blocks), report
+    entries = tensors((tmp_path / "model.tflite").read_bytes())
+    assert entries["gone/relu"]["quantization"] == (2**-7, 0)
+    _, learnt = split(dead)
+    assert learnt.activations["gone/relu"].dead
+
+
+def test_a_dead_tensor_is_refused_where_strict(dead, tmp_path):
+    with pytest.raises(TfqatError, match="gone/relu"):
+        tfqat.export(dead, tmp_path, strict=True)
 
 
 # Refusals.
@@ -291,7 +344,6 @@ ENCODED = {
     "no scale": ({"image": encoding_of_range(INT8, -1, 1)}, r"f \(relu\): stays float: its output has no scale"),
     "uint8": (scheme_of(Scheme(signed=False, symmetric=False)), "int8 with one scale"),
     "16 bits": (scheme_of(Scheme(bits=16)), "int8 with one scale"),
-    "dead": ({**scheme_of(INT8), "f": encoding_of_range(INT8, 0, 0)}, "'f' was zero wherever it was looked at"),
 }
 
 
@@ -317,6 +369,22 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_written(tmp_path):
     assert "rule 'left'" in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
     assert (tmp_path / "model.tflite").read_bytes() == b"of an earlier export"
+
+
+FLOAT_FIRST = {
+    "a rule": (lambda x: layers.Conv2D(4, 3, name="f")(x), "rule 'f'"),
+    "no form": (lambda x: layers.Conv1D(4, 3, name="f")(layers.Reshape((64, 3), name="flat")(x)), "no int8 operator"),
+}
+
+
+@pytest.mark.parametrize(("make", "says"), FLOAT_FIRST.values(), ids=FLOAT_FIRST)
+def test_a_first_op_that_stays_float_is_named_with_its_reason(tmp_path, make, says):
+    x = keras.Input((8, 8, 3), name="image")
+    model = keras.Model(x, layers.Dense(2, name="head")(layers.Flatten(name="flatten")(make(x))))
+    qat = prepared(model, rules=[{"match": "f", "quantize": False}] if "rule" in says else [])
+    with pytest.raises(TfqatError, match=says) as raised:
+        tfqat.export(qat, tmp_path)
+    assert "model input" not in str(raised.value)
 
 
 def test_a_model_beyond_the_formats_end_is_refused(parts, monkeypatch):

@@ -65,10 +65,27 @@ def test_a_fixed_range():
 def test_a_join_with_a_fixed_range_has_its_own():
     found = plan(gated(), fixed_range={"sigmoid": (0.0, 255 / 256)})
     assert list(found.activations) == ["image", "conv", "gate", "cat"]
-    assert found.groups == {}
+    assert found.groups == {"conv": "conv", "cat": "conv"}
+    assert {row.op: row.state for row in found.rows}["cat"] == "int8"
     shared = plan(gated(), own_range=PLAIN.own_range | {"sigmoid"})
     assert list(shared.activations) == ["image", "conv", "gate"]
     assert set(shared.groups) == {"conv", "gate"}
+
+
+def test_a_join_of_fixed_ranges_is_tied_to_none():
+    x = image()
+    gates = [layers.Activation(kind, name=kind)(x) for kind in ("sigmoid", "tanh")]
+    ranges = {"sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
+    found = plan(keras.Model(x, layers.Concatenate(name="cat")(gates)), fixed_range=ranges)
+    assert list(found.activations) == ["image", "sigmoid", "tanh", "cat"]
+    assert found.groups == {}
+
+
+def test_a_join_that_stays_float_ties_nothing():
+    target = replace(PLAIN, fixed_range={"sigmoid": (0.0, 255 / 256)})
+    found = plan_for(gated(), target, [{"match": "cat", "quantize": False}], relu6=()).placement
+    assert list(found.activations) == ["image", "conv", "gate"]
+    assert found.groups == {}
 
 
 def test_a_fixed_range_goes_through_ops_that_keep_it():

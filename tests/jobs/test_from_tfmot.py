@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import onnx
@@ -189,6 +191,33 @@ def test_a_dataset_calibrates_what_has_no_range_and_nothing_else(tfmot_models):
     assert found.report.calibrated == ("rescale", "elu")
     assert extents["rescale>quantizer"] == pytest.approx(np.abs(images).max() / 4, rel=1e-6)
     assert extents["conv1>relu>quantizer"] == np.float32(ranges["conv1/relu"].high)
+    # Its kernels were calibrated with TFMOT's scales: what ELU gives is as in the float model, up to rounding.
+    tfmot = read_tfmot(tfmot_models / "partial.h5").model
+    elu = keras.Model(tfmot.input, tfmot.get_layer("elu").output).predict(images, verbose=0)
+    assert extents["elu>quantizer"] == pytest.approx(np.abs(elu).max(), rel=0.1)
+
+
+def test_a_calibrated_model_is_as_accurate_as_tfmots(tfmot_models, capsys):
+    images, (expected,) = data_of(tfmot_models, "partial")
+    tfqat.from_tfmot(tfmot_models / "partial.h5", "tflite", (images, expected.argmax(axis=-1)))
+    printed = capsys.readouterr().out
+    after = float(re.search(r"accuracy: TFMOT 100.00%, tflite ([\d.]+)%", printed)[1])
+    assert after >= 99
+
+
+def test_a_range_of_zeros_alone_is_none(tfmot_models):
+    """TFMOT's input quantizer starts so, and a layer that gave nothing but zeros ends so."""
+    tfmot = read_tfmot(tfmot_models / "untrained.h5")
+    assert (tfmot.activations["image"].low, tfmot.activations["image"].high) == (0, 0)
+    images, _ = data_of(tfmot_models, "untrained")
+    with pytest.raises(TfqatError, match=r"1 tensors .* none in TFMOT.*: image\."):
+        import_tfmot(tfmot, Wish("tensorrt"))
+    for target in ("tensorrt", None):
+        found = import_tfmot(tfmot, Wish(target, method="minmax"), images)
+        assert "image" in found.report.calibrated
+        (image,) = [layer for layer in range_layers(found.model) if layer.name == "image>quantizer"]
+        assert float(np.max(image.extent)) == pytest.approx(np.abs(images).max(), rel=1e-6)
+    assert import_tfmot(tfmot, Wish()).report.zeros == ("image",)
 
 
 def test_the_report_says_what_became_of_each_range(tfmot_models, capsys):
@@ -268,6 +297,35 @@ def test_labels_that_are_no_classes_are_refused(tfmot_models):
     images, _ = data_of(tfmot_models, "unbatched")
     with pytest.raises(TfqatError, match=r"labels have shape \(32, 4, 4\)"):
         tfqat.from_tfmot(tfmot_models / "unbatched.h5", "tensorrt", [(images, np.zeros((32, 4, 4)))])
+
+
+IMAGES = np.zeros((4, 8, 8, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (7, "expected batches .*received int"),
+        ("images.npz", "expected batches .*received str"),
+        ([], "saw no data in 0 batches: rescale, elu"),
+        (IMAGES[:0], "saw no data in 0 batches"),
+        (IMAGES[0], r"shape \(8, 8, 2\).*'image'; expected .*\(None, 8, 8, 2\)"),
+        (IMAGES[..., :1], r"shape \(4, 8, 8, 1\)"),
+        ([(IMAGES.astype(str), np.zeros(4))], "dtype <U"),
+        ([([IMAGES, IMAGES], np.zeros(4))], "has 1 inputs, .*a batch has 2"),
+        ((IMAGES, np.asarray([0, 1, 2, 3])), "labels are 0 to 3; expected integers from 0 to 2"),
+        ((IMAGES, np.asarray([0, 1, -1, 2])), "labels are -1 to 2"),
+        ((IMAGES, np.asarray(list("abca"))), "labels are dtype <U1"),
+    ],
+)
+def test_a_dataset_that_the_model_cannot_take_is_refused(tfmot_models, dataset, message):
+    with pytest.raises(TfqatError, match=message):
+        tfqat.from_tfmot(tfmot_models / "partial.h5", "tensorrt", dataset)
+
+
+def test_a_format_that_the_target_does_not_write_names_the_way_out(own, tmp_path):
+    with pytest.raises(TfqatError, match=r"'tensorrt_dla'.*prepare or import the model for a target that writes it"):
+        tfqat.export(own("sequential"), tmp_path, formats=["tensorrt_dla"])
 
 
 def test_rules_and_relu6_are_obeyed(tfmot_models):

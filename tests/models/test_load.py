@@ -122,6 +122,21 @@ def _unknown_layer(path):
     keras.Model(image, Mystery()(image)).save(path)
 
 
+def _of_tf_keras(path, config):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("model.weights.h5", b"")
+
+
+def _tf_keras(path):
+    _of_tf_keras(path, {"module": "tf_keras.src.engine.functional", "class_name": "Functional", "config": {}})
+
+
+def _tfmot(path):
+    layer = {"class_name": "QuantizeWrapperV2", "config": {}}
+    _of_tf_keras(path, {"module": "keras", "class_name": "Sequential", "config": {"layers": [layer]}})
+
+
 REFUSED = {
     "none.keras": (lambda path: None, "No model file at"),
     "folder": (_folder, "a folder, not a model file"),
@@ -134,6 +149,8 @@ REFUSED = {
     "damaged.keras": (_damaged, "no complete .keras file"),
     "zip.keras": (_other_zip, "no complete .keras file"),
     "some.weights.h5": (_weights_only, "holds weights only"),
+    "tf_keras.keras": (_tf_keras, "written by tf_keras.*save it again as .h5"),
+    "tfmot.keras": (_tfmot, "quantized by .*TFMOT.*quantize_scope.*save it again as .h5"),
     "mystery.keras": (_unknown_layer, "Mystery"),
 }
 

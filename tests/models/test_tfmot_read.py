@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tfqat.errors import TfqatError
+from tfqat.models.keras2.layers import keras3_layer
 from tfqat.models.load import load_model
 from tfqat.models.tfmot.model import is_tfmot
 from tfqat.models.tfmot.read import read_tfmot
@@ -206,6 +207,11 @@ def keyless(layers, config):
     del layers["quant_conv"]["config"]["layer"]
 
 
+def nested(layers, config):
+    inner_model = {"name": "quant_conv2", "layers": []}
+    layers["quant_conv2"].update(class_name="Sequential", config=inner_model)
+
+
 def subclassed(layers, config):
     del config["config"]["layers"]
 
@@ -225,9 +231,18 @@ BROKEN = [
     (quantized_bias, "'quant_conv2' .*'bias' is quantized"),
     (bilinear_arguments, "'quant_relu' is called with"),
     (dangling, "'quant_relu' reads tensors that no layer gives"),
+    (nested, "'quant_conv2' .Sequential. is a model inside the model"),
     (keyless, "not as TFMOT 0.8 writes it"),
     (subclassed, "Sequential or functional"),
 ]
+
+
+@pytest.mark.parametrize("key", ["depthwise_multiplier_norm", "kernel_regularizer"])
+def test_a_setting_that_keras_3_has_not_and_that_is_none_changes_nothing(key):
+    config = {"filters": 2, "kernel_size": 3, key: None}
+    assert keras3_layer("SeparableConv2D", config, "conv").filters == 2
+    with pytest.raises(TfqatError, match=f"'conv' .* has {key}='l2'"):
+        keras3_layer("SeparableConv2D", {**config, key: "l2"}, "conv")
 
 
 @pytest.mark.parametrize(("change", "message"), BROKEN, ids=[change.__name__ for change, _ in BROKEN])

@@ -19,7 +19,7 @@ def integer_sima(monkeypatch):
     monkeypatch.setattr(finalize_module, "load_target", lambda *_: target)
 
 
-def finalized(kernel_scale=1.0):
+def finalized(kernel_scale=1.0, pixels=1.0):
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(4, 3, use_bias=False, name="conv")(image)
@@ -31,7 +31,7 @@ def finalized(kernel_scale=1.0):
     kernel[..., 0] *= kernel_scale
     model.get_layer("second").set_weights([kernel, bias])
     qat = tfqat.prepare(model, target="sima")
-    data = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
+    data = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32") * np.float32(pixels)
     tfqat.calibrate(qat, data, method="minmax")
     return qat, tfqat.finalize(qat), data
 
@@ -63,3 +63,13 @@ def test_a_kernel_that_is_almost_zero_gets_a_scale_that_holds_the_bias():
     integers = np.rint(np.array(layer.bias) / step)
     assert np.abs(integers).max() < 2**31
     assert np.allclose(final(data), qat(data, training=False), atol=1e-2)
+
+
+@pytest.mark.usefixtures("integer_sima")
+def test_a_dead_input_stays_dead_and_its_readers_bias_fits_a_usable_scale():
+    _, final, _ = finalized(pixels=0.0)
+    assert final.get_layer("image>quantizer").encoding().dead
+    layer = final.get_layer("conv")
+    integers = np.array(layer.bias) / (2.0**-7 * np.array(layer.kernel_scale, np.float64))
+    assert np.allclose(integers, np.rint(integers), rtol=1e-7, atol=1e-3)
+    assert 0 < np.abs(integers).max() < 2**31

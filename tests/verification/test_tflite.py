@@ -10,10 +10,13 @@ from keras import layers
 
 import tfqat
 from tfqat.errors import TfqatError
+from tfqat.exporters.tflite_graph.build import build
 from tfqat.exporters.tflite_graph.flatbuffer import pack, unpack
+from tfqat.graph.view import view
+from tfqat.rewrite.split import split
 from tfqat.verification.keras_values import values_of
 from tfqat.verification.runner import RunError
-from tfqat.verification.tflite_blocks import allowances, judge_tflite_blocks
+from tfqat.verification.tflite_blocks import allowances, approximate, judge_tflite_blocks
 from tfqat.verification.tflite_runner import TfliteRunner
 
 RNG = np.random.default_rng(0)
@@ -77,6 +80,46 @@ def test_every_block_passes_and_the_rounding_of_averages_is_told(data, values):
     scores = judge_tflite_blocks(data, values, {"image": IMAGES[:16]})
     assert all(score.passed for score in scores)
     assert set(allowances(data)) == {"AVERAGE_POOL_2D"}
+
+
+def judged(make, count: int = 64):
+    """The file of a model, and the scores of its blocks."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    x, y = (layers.Conv2D(8, 3, padding="same", name=name)(image) for name in ("one", "other"))
+    prepared = tfqat.prepare(keras.Model(image, make(x, y)), target="tflite")
+    images = np.random.default_rng(1).normal(size=(count, 8, 8, 3)).astype("float32")
+    tfqat.calibrate(prepared, images, method="minmax")
+    final = tfqat.finalize(prepared)
+    model, learnt = split(final)
+    data = build(view(model), learnt).data
+    scores = judge_tflite_blocks(data, values_of(final, {"image": images}), {"image": images})
+    return final, data, {score.tensor: score for score in scores}
+
+
+def test_the_allowance_of_an_inner_operator_is_that_of_the_tensor_behind_it():
+    _, data, scores = judged(lambda x, y: layers.Average(name="average")([x, y]), count=256)
+    assert set(allowances(data)) == {"ADD"}
+    assert scores["average"].differing == 0
+    # Without it, the runtime's rounding of ties is seen here.
+    assert scores["average"].largest == 1
+
+
+def test_operators_that_are_not_exact_are_told_apart_from_ties():
+    data = judged(lambda x, y: layers.LeakyReLU(0.3)(layers.Add()([x, y])), count=4)[1]
+    assert set(allowances(data)) == {"ADD", "LEAKY_RELU"}
+    assert approximate(data) == ["LEAKY_RELU"]
+
+
+def test_slopes_of_a_prelu_are_those_of_the_file():
+    slopes = keras.initializers.RandomUniform(0.1, 0.4)
+    final, data, scores = judged(lambda x, y: layers.PReLU(slopes, shared_axes=[1, 2], name="bent")(x))
+    entry = next(t for t in unpack(data).subgraphs[0].tensors if t.name == b"bent/alpha")
+    integers = unpack(data).buffers[entry.buffer].data.view(np.int8)
+    np.testing.assert_allclose(
+        np.array(final.get_layer("bent").alpha).ravel(), integers * entry.quantization.scale[0], rtol=1e-6
+    )
+    assert scores["bent"].passed
 
 
 def changed(data: bytes, name: str, change) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfqat.adoption.ranges import CarriedRange, carry, kernel_extent, moved_to_folded
+from tfqat.adoption.ranges import CarriedRange, carry, kernel_extent, living, moved_to_folded
 from tfqat.core.scheme import Scheme
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import KERNEL_AXES
@@ -72,13 +72,15 @@ def own_plan(tfmot: Tfmot, target: Target, calibrated: bool = False) -> TfmotPla
     """TFMOT's own placement: a Quantizer just where TFMOT rounds, so that the outputs are the same.
 
     What ``target`` needs a range for besides is only watched, such as a softmax's output, which TFMOT leaves to the
-    device: where TFMOT has one for a tensor that shares it, or all of that where they will be ``calibrated``.
+    device: where TFMOT has one for a tensor that shares it, or all of that where they will be ``calibrated``. Ranges
+    from 0 to 0 are no ranges then; else they stay as they are, and give zeros as in TFMOT.
     """
     graph = view(tfmot.model)
     base = place(graph, target)
     tensors = (*graph.inputs, *(tensor for op in graph.ops for tensor in op.outputs))
     activations = {t: _scheme_of(tfmot, t, target) for t in tensors if t in tfmot.activations}
-    ranges = carry(graph, tfmot.activations, _sharing(base))
+    learned = living(tfmot.activations) if calibrated else tfmot.activations
+    ranges = carry(graph, learned, _sharing(base))
     needed = [tensor for tensor in base.activations if tensor not in activations]
     weights = {op.name: _kernel_scheme(tfmot, graph, op, target) for op in graph.ops if op.name in tfmot.kernels}
     placement = replace(
@@ -110,7 +112,7 @@ def target_plan(
     """
     plan = plan_for(tfmot.model, target, rules, relu6, activation)
     check_plan(plan, options, strict)
-    learned = moved_to_folded(view(tfmot.model), plan.graph, tfmot.activations)
+    learned = moved_to_folded(view(tfmot.model), plan.graph, living(tfmot.activations))
     ranges = carry(plan.graph, learned, _sharing(plan.placement))
     scales, requantized = _scales(tfmot, plan.graph, plan.placement)
     return TfmotPlan(plan.graph, plan.placement, ranges, scales, requantized)

@@ -61,6 +61,11 @@ def _backward(op: Op, found: dict[str, CarriedRange]) -> None:
             found.setdefault(tensor, CarriedRange(found[op.outputs[0]].range, f"as {op.outputs[0]}"))
 
 
+def living(learned: Mapping[str, TensorRange]) -> dict[str, TensorRange]:
+    """The ranges without those from 0 to 0, which are none: of tensors that saw no data, or nothing but zeros."""
+    return {tensor: known for tensor, known in learned.items() if (known.low, known.high) != (0.0, 0.0)}
+
+
 def moved_to_folded(graph: Graph, folded: Graph, learned: Mapping[str, TensorRange]) -> dict[str, TensorRange]:
     """The ranges in names of a graph with BatchNorms folded: what a folded one gave is now what its kernel gives."""
     moved = dict(learned)

@@ -38,6 +38,7 @@ class ImportReport:
         calibrated: tensors without a range in TFMOT, set from the dataset.
         held: ops whose kernel keeps TFMOT's scale.
         requantized: (op, why) of quantized kernels whose scale is computed anew.
+        zeros: tensors that are rounded to zero, as TFMOT's range of them is from 0 to 0.
         untrained: tensors and ops whose range is still the one that TFMOT starts with.
         accuracy_before, accuracy_after: top-1 on the labelled dataset, of the model as TFMOT has it and of this one;
             None where there is no such dataset.
@@ -50,6 +51,7 @@ class ImportReport:
     calibrated: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     requantized: tuple[tuple[str, str], ...] = ()
+    zeros: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
     accuracy_before: float | None = None
     accuracy_after: float | None = None
@@ -84,6 +86,7 @@ class ImportReport:
             *_listed("range dropped", dropped),
             *_listed("kernel scale computed anew", anew),
             *_listed("calibrated, as TFMOT has no range", self.calibrated),
+            *_listed("all zeros, as TFMOT's range is from 0 to 0", self.zeros),
             *_listed("range as TFMOT starts it, never trained", self.untrained),
         ]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, dequantize, quantize, scale_and_zero_point, to_channels
 
+# Not far from what activations have: biases at its product with a kernel's scale fit int32.
+DEAD_SCALE = np.float32(2.0**-7)
 ORIGINS = ("learned", "shared", "calibrated", "imported")
 
 
@@ -76,6 +78,24 @@ def encoding_of_values(scheme: Scheme, values: np.ndarray, origin: str = "learne
     if not scheme.per_channel:
         low, high = low[0], high[0]
     return Encoding(scheme, *scale_and_zero_point(scheme, low, high), origin)
+
+
+def encoding_of_slopes(slopes: np.ndarray, origin: str = "learned") -> Encoding:
+    """The Encoding that just holds the slopes of a PReLU: symmetric, one scale for all.
+
+    Of slopes that are on its grid already it gives the same integers again. Source: TensorFlow Lite's int8 PRELU.
+    """
+    return encoding_of_values(Scheme(narrow=True), slopes, origin)
+
+
+def usable(encoding: Encoding) -> Encoding:
+    """The Encoding as integers are made with it: of a dead tensor, whose zeros any scale holds, one in common use.
+
+    No int32 bias has the scale of a dead tensor, and no kernel's multiplier reaches it.
+    """
+    if not encoding.dead:
+        return encoding
+    return replace(encoding, scale=np.full_like(encoding.scale, DEAD_SCALE), zero_point=encoding.zero_point * 0)
 
 
 @dataclass(frozen=True)

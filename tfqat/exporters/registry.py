@@ -89,5 +89,8 @@ def exporter(name: str, allowed: Sequence[str]) -> ModuleType:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise TfqatError(f"formats: there is no {name!r}.{hint} Expected some of {sorted(FORMATS)}.")
     if name not in allowed:
-        raise TfqatError(f"formats: the model's target writes {sorted(allowed)}, received {name!r}.")
+        raise TfqatError(
+            f"formats: the model's target writes {sorted(allowed)}, received {name!r}. For that one, prepare or import "
+            "the model for a target that writes it (`tfqat targets`)."
+        )
     return importlib.import_module(FORMATS[name].module)

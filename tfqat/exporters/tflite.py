@@ -6,10 +6,10 @@ learned and its tensors have the model's names. Source: TensorFlow Lite 8-bit qu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tfqat.core.files import write_bytes
+from tfqat.core.listing import some
 from tfqat.exporters.exportable import Exportable, Written
 from tfqat.exporters.options import Options
 from tfqat.exporters.tflite_graph import c_array
@@ -59,12 +59,7 @@ def _message(model: TfliteModel) -> str:
     count = sum(model.operators.values())
     lines = [f"{FILE}: {count} operators, all on integers; int8 inputs and outputs, no float tensor."]
     if model.fixed:
-        lines.append(f"  scale fixed by the TFLite specification: {_some(list(model.fixed))}")
+        lines.append(f"  scale fixed by the TFLite specification: {some(list(model.fixed))}")
     if model.requantized:
-        lines.append(f"  requantized for a reader on another grid: {_some(model.requantized)}")
+        lines.append(f"  requantized for a reader on another grid: {some(model.requantized)}")
     return "\n".join(lines)
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more, see the manifest" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from tfqat.core.scheme import Scheme
 from tfqat.graph.graph import Graph, Op
@@ -32,7 +33,10 @@ class Ranges:
         return op.kind in self.target.tied_range and op.name not in self.kept and self.floating(op.outputs[0])
 
     def mixes_fixed(self, op: Op) -> bool:
-        """Whether an op that would share a range joins a tensor whose range is fixed with others: it has its own."""
+        """Whether an op that would share a range joins a tensor whose range is fixed with others.
+
+        It has a Quantizer, which the others' range is tied to, so that only the fixed tensor is requantized.
+        """
         joins = op.kind in self.target.shared_range and len(set(op.inputs)) > 1
         return joins and any(self.fixed(tensor) is not None for tensor in op.inputs)
 
@@ -60,7 +64,12 @@ class Ranges:
         """Quantized tensor -> name of the group whose range it shares; ``ranged`` as ``on_grid`` gives it."""
         sharing = [op for op in self.graph.ops if self.shares(op) and all(tensor in ranged for tensor in op.inputs)]
         tied = [op for op in self.graph.ops if self.is_tied(op)]
-        return groups_of([*sharing, *tied], [tensor for tensor in quantized if self.fixed(tensor) is None])
+        mixing = [
+            self._without_fixed(op, ranged)
+            for op in self.graph.ops
+            if self.mixes_fixed(op) and op.name not in self.kept
+        ]
+        return groups_of([*sharing, *tied, *mixing], [tensor for tensor in quantized if self.fixed(tensor) is None])
 
     def schemes(self, quantized: Iterable[str], groups: Mapping[str, str]) -> dict[str, Scheme]:
         """Tensor -> Scheme; a group whose members would differ has the target's usual one."""
@@ -70,6 +79,11 @@ class Ranges:
             tensor: self.target.activation if groups.get(tensor) in differing else scheme
             for tensor, scheme in schemes.items()
         }
+
+    def _without_fixed(self, op: Op, ranged: Collection[str]) -> Op:
+        """The op as if it read only the tensors whose range can be its output's (its output alone if none can)."""
+        free = tuple(tensor for tensor in op.inputs if tensor in ranged and self.fixed(tensor) is None)
+        return replace(op, inputs=free or op.outputs)
 
     def _scheme(self, tensor: str) -> Scheme:
         op = self.graph.producer(tensor)

@@ -14,6 +14,7 @@ import keras
 from tfqat import data as datasets
 from tfqat.core.encoding import Encodings
 from tfqat.core.files import folder_on_success
+from tfqat.core.listing import some
 from tfqat.errors import TfqatError
 from tfqat.exporters import encodings, manifest
 from tfqat.exporters.exportable import Exportable, Written
@@ -191,7 +192,7 @@ def _write(modules: Sequence[Any], exportable: Exportable, folder: Path, options
 def _tell(folder: Path, files: Mapping[str, tuple[str, str]], parts: Sequence[Written], dead: list[str]) -> None:
     lines = [part.message for part in parts]
     if dead:
-        lines.append(f"  dead (zero wherever looked at, smallest scale given): {_some(dead)}")
+        lines.append(f"  dead (zero wherever looked at, smallest scale given): {some(dead)}")
     lines += [f"{name}: {text}" for name, text in files.values()]
     print("\n".join(lines))
     print(f"Written to {folder}: {', '.join([*(name for name, _ in files.values()), ALWAYS['manifest']])}.")
@@ -221,11 +222,6 @@ def _checked_dead(told: Encodings, options: Options) -> list[str]:
             f"them, or export without strict, which gives them the smallest scale."
         )
     return dead
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more, see the manifest" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _names(given: Sequence[str] | None) -> tuple[str, ...] | None:

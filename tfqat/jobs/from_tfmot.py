@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfqat.adoption.batches import accuracy, check_batches, is_labelled
 from tfqat.adoption.plan import TfmotPlan, own_plan, target_plan
-from tfqat.adoption.ranges import names, settled
+from tfqat.adoption.ranges import living, names, settled
 from tfqat.adoption.report import ImportReport, TakenRange
 from tfqat.calibration.calibrate import calibrate, check_method
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, scale_and_zero_point
@@ -81,15 +82,15 @@ def from_tfmot(
         model_or_path: a live tf_keras model, or the path of the `.h5` file that it was saved to.
         target: name of the target to place Quantizers for; TFMOT's ranges are taken to its tensors. None keeps TFMOT's
             own placement, with the same outputs as in TFMOT; it exports as ``tflite``.
-        dataset: batches as ``model.fit`` takes them, or ``(x, y)``: sets the ranges of tensors that TFMOT has none for;
-            where it has labels, the accuracy before and after is reported.
+        dataset: batches as ``model.fit`` takes them, or ``(x, y)``: sets the ranges of tensors that TFMOT has none for
+            (or one from 0 to 0, which gives zeros alone); where it has labels, accuracies are reported.
         rules, relu6, strict, activation: as for ``prepare``; only with a target.
         ranges, decay, observe_fraction, freeze_step: how ranges go on in training, as for ``prepare``.
         method, batches, percentile: of the calibration; see ``calibrate``.
 
     Raises:
         TfqatError: what cannot be read (the message names layer and class), a tensor without any range where there is
-            no dataset, an unknown target or option.
+            no dataset, a dataset that the model cannot take, an unknown target or option.
     """
     options = RangeOptions(ranges, decay, observe_fraction, freeze_step)
     wish = Wish(target, tuple(rules), relu6, options, strict, activation, method, batches, percentile)
@@ -108,6 +109,8 @@ def import_tfmot(tfmot: Tfmot, wish: Wish, dataset: Iterable[Any] | None = None)
     Raises:
         TfqatError: see ``from_tfmot``.
     """
+    if dataset is not None:
+        check_batches(tfmot.model, dataset)
     plan = plan_of(tfmot, wish, calibrated=dataset is not None)
     missing = plan.without_range
     if missing and dataset is None:
@@ -119,9 +122,10 @@ def import_tfmot(tfmot: Tfmot, wish: Wish, dataset: Iterable[Any] | None = None)
     placement = replace(plan.placement, changes=(*plan.placement.changes, *report.lines()))
     own = wish.target is None
     model = quantize(_settled(tfmot, plan), placement, wish.options, plan.scales.keys(), tfmot_kernels=own)
-    if missing and dataset is not None:
-        calibrate(model, dataset, wish.method, wish.batches, wish.percentile)
+    # Before calibrating, which runs the kernels rounded; ranges of TFMOT come after it, which sets those of all.
     _hold(model, plan)
+    if missing and dataset is not None:
+        _calibrate(model, dataset, wish, missing)
     _set_ranges(model, plan)
     return Imported(model, report)
 
@@ -164,6 +168,16 @@ def _hold(model: QuantizedModel, plan: TfmotPlan) -> None:
             op.source.built.hold_scale(np.maximum(plan.scales[op.name], SCALE_FLOOR))
 
 
+def _calibrate(model: QuantizedModel, dataset: Iterable[Any], wish: Wish, missing: tuple[str, ...]) -> None:
+    report = calibrate(model, dataset, wish.method, wish.batches, wish.percentile)
+    blind = [tensor for tensor in missing if tensor in report.no_data]
+    if blind:
+        raise TfqatError(
+            f"dataset: {len(blind)} tensors that have no range in TFMOT saw no data in {report.batches} batches: "
+            f"{names(blind)}. Give at least one batch of images."
+        )
+
+
 def _set_ranges(model: QuantizedModel, plan: TfmotPlan) -> None:
     for op in view(model).ops:
         layer, tensor = op.source.built, op.inputs[0]
@@ -193,7 +207,7 @@ def _report(tfmot: Tfmot, target: str | None, plan: TfmotPlan, calibrated: tuple
         for tensor in tfmot.activations
         if tensor not in placement.activations and tensor in known
     )
-    untrained = [t for t, found in tfmot.activations.items() if not found.trained]
+    untrained = [t for t, found in tfmot.activations.items() if not found.trained and t not in calibrated]
     untrained += [op for op, found in tfmot.kernels.items() if not found.trained]
     return ImportReport(
         source=tfmot.source,
@@ -203,6 +217,7 @@ def _report(tfmot: Tfmot, target: str | None, plan: TfmotPlan, calibrated: tuple
         calibrated=calibrated,
         held=tuple(plan.scales),
         requantized=plan.requantized,
+        zeros=tuple(item.tensor for item in taken if (item.low, item.high) == (0.0, 0.0)),
         untrained=tuple(untrained),
     )
 
@@ -219,42 +234,10 @@ def _taken(tensor: str, scheme: Scheme, plan: TfmotPlan) -> TakenRange:
 
 def _accuracies(tfmot: Tfmot, model: QuantizedModel, wish: Wish, data: Any) -> tuple[float | None, float | None]:
     """Top-1 before and after on a labelled dataset; None without labels, or where outputs are no classes."""
-    if data is None or not _labelled(data) or len(model.outputs) != 1 or model.outputs[0].shape[-1] in (None, 1):
+    if data is None or not is_labelled(data) or len(model.outputs) != 1 or model.outputs[0].shape[-1] in (None, 1):
         return None, None
     after = accuracy(model, data)
-    before = after if wish.target is None else accuracy(import_tfmot(tfmot, Wish()).model, data)
+    # With TFMOT's own placement the outputs differ just where a range from 0 to 0 was calibrated.
+    same = wish.target is None and living(tfmot.activations).keys() >= model.placement.activations.keys()
+    before = after if same else accuracy(import_tfmot(tfmot, Wish()).model, data)
     return before, after
-
-
-def _labelled(data: Any) -> bool:
-    first = next(iter(_batches(data)), None)
-    return isinstance(first, tuple) and len(first) >= 2
-
-
-def accuracy(model: keras.Model, dataset: Any) -> float:
-    """Share of the labelled images whose highest output is the label's; labels are integers or one-hot.
-
-    Raises:
-        TfqatError: labels of another shape.
-    """
-    right = total = 0
-    for images, labels, *_ in _batches(dataset):
-        outputs = np.asarray(model.predict_on_batch(images))
-        labels, classes = np.asarray(labels), outputs.shape[:-1]
-        if labels.shape not in (outputs.shape, classes, (*classes, 1)):
-            raise TfqatError(
-                f"dataset: labels have shape {labels.shape}; expected one integer a prediction, {classes}, or one-hot, "
-                f"{outputs.shape}. Give the images alone where there is no class to compare."
-            )
-        truth = labels.argmax(axis=-1) if labels.shape == outputs.shape else labels.reshape(classes)
-        right += int((outputs.argmax(axis=-1) == truth).sum())
-        total += truth.size
-    return right / max(total, 1)
-
-
-def _batches(dataset: Any) -> Iterable[Any]:
-    """The batches of a dataset; ``(x, y)`` of arrays in batches of 128."""
-    if isinstance(dataset, tuple) and len(dataset) == 2 and all(hasattr(part, "shape") for part in dataset):
-        images, labels = (np.asarray(part) for part in dataset)
-        return [(images[at : at + 128], labels[at : at + 128]) for at in range(0, len(images), 128)]
-    return dataset

@@ -14,6 +14,7 @@ import keras
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
 from tfqat.models.tfmot.model import is_tfmot
+from tfqat.models.tfmot.wrappers import MARKS
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
@@ -54,6 +55,7 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
             f"{file} was quantized by TensorFlow Model Optimization (TFMOT). Read it by tfqat.from_tfmot(path), or "
             "name it as model_config.checkpoint with training_config.enable_qat: true."
         )
+    _check_keras3(file)
     objects = {**(KERAS2_OBJECTS if file.suffix in HDF5_SUFFIXES else {}), **(custom_objects or {})}
     try:
         # Deserialization is recursive where a layer's input is the layer before it, so a chain needs room.
@@ -105,6 +107,22 @@ def _check_complete(file: Path) -> None:
         raise TfqatError(f"{file} is no complete .keras file: {error}. Save the model again.") from error
     if broken or "model.weights.h5" not in names:
         raise TfqatError(f"{file} is no complete .keras file: {broken or 'model.weights.h5'} is damaged or missing.")
+
+
+def _check_keras3(file: Path) -> None:
+    """Raises TfqatError for a `.keras` file that tf_keras wrote, which Keras 3 cannot read."""
+    if file.suffix != ".keras":
+        return
+    with zipfile.ZipFile(file) as archive:
+        config = archive.read("config.json").decode()
+    by_tfmot = any(f'"{name}"' in config for name in MARKS)
+    if by_tfmot or '"tf_keras' in config:
+        whose = "quantized by TensorFlow Model Optimization (TFMOT)" if by_tfmot else "written by tf_keras"
+        within = " within tfmot.quantization.keras.quantize_scope()" if by_tfmot else ""
+        raise TfqatError(
+            f"{file} was {whose}, and Keras 3 cannot read the .keras files of tf_keras. Load the model in "
+            f"tf_keras{within}, and save it again as .h5: model.save('model.h5')."
+        )
 
 
 def _why_not(file: Path, error: Exception) -> str:

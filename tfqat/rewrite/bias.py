@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfqat.core.encoding import usable
 from tfqat.core.scheme import broadcast
 from tfqat.graph.graph import Graph, Op, replace_ops
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS
@@ -48,7 +49,7 @@ def _input_scale(graph: Graph, tensor: str, sharing: Collection[str]) -> float |
     layer = Quantizer.from_config({**op.source.config, "name": None})
     layer.build(())
     layer.extent.assign(_array(op.source.values[0]))
-    return float(layer.encoding().scale)
+    return float(usable(layer.encoding()).scale)
 
 
 def _rounded(op: Op, input_scale: float) -> Op:

@@ -14,7 +14,6 @@ from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, bypass, replace_ops
 from tfqat.graph.kinds import IDENTITY
-from tfqat.graph.target import Target
 from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.bias import integer_biases
@@ -22,6 +21,7 @@ from tfqat.rewrite.fold import fold_batch_norms
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.quantizer import Quantizer, RangeEstimator
+from tfqat.rewrite.slopes import integer_slopes
 from tfqat.targets import load_target
 
 _HALF = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"})
@@ -46,10 +46,10 @@ def finalize(model: QuantizedModel) -> QuantizedModel:
     graph = view(model)
     _check_seen(graph)
     target = load_target(model.placement.target, model.placement.config)
-    graph = replace_ops(replace_ops(release(graph), partial(_frozen, target)), _in_float32)
+    graph = replace_ops(replace_ops(release(graph), _frozen), _in_float32)
     graph = _without_identities(fold_batch_norms(graph))
     if target.integer_bias:
-        graph = integer_biases(graph, model.placement.shared_ops)
+        graph = integer_slopes(integer_biases(graph, model.placement.shared_ops))
     return build(graph, partial(QuantizedModel, placement=model.placement, finalized=True))
 
 
@@ -64,22 +64,19 @@ def _check_seen(graph: Graph) -> None:
         )
 
 
-def _frozen(target: Target, op: Op) -> Op:
+def _frozen(op: Op) -> Op:
     """The op with nothing left to learn."""
     layer = op.source.built
     if isinstance(layer, RangeEstimator):
-        return _with_fixed_range(target, op, layer)
+        return _with_fixed_range(op, layer)
     if isinstance(layer, QuantizedKernel):
         return _with_rounded_kernel(op, layer)
     return op
 
 
-def _with_fixed_range(target: Target, op: Op, layer: RangeEstimator) -> Op:
+def _with_fixed_range(op: Op, layer: RangeEstimator) -> Op:
     fixed: dict[str, Any] = {"ranges": "fixed", "group": None, "freeze_step": None, "trainable": False}
     extent = np.asarray(keras.ops.convert_to_numpy(layer.shared_extent()))
-    if target.integer_bias and layer.encoding().dead:
-        # No int32 bias has so small a scale; where all values are zero any scale says so.
-        extent = np.ones_like(extent)
     # The group's range is resolved here: from now on each Quantizer stands alone.
     values = (extent, np.float32(1), np.float32(1))
     if isinstance(layer, Quantizer):

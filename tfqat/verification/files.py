@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tfqat.core.encoding import Encodings
+from tfqat.core.encoding import Encodings, usable
 from tfqat.errors import TfqatError
 from tfqat.exporters import cache, encodings, layer_precisions, manifest, onnx_float, onnx_qdq
 from tfqat.exporters.registry import ALWAYS
@@ -120,7 +120,7 @@ def _tflite_and_encodings(files: Files) -> Iterator[str]:
         name
         for name, (scale, zero_point) in _grids(files.paths["tflite"].read_bytes()).items()
         if name in (told := files.encodings.activations)
-        and (_bits(told[name].scale), int(told[name].zero_point)) != (_bits(scale), zero_point)
+        and (_bits(usable(told[name]).scale), int(usable(told[name]).zero_point)) != (_bits(scale), zero_point)
     ]
     if wrong:
         yield f"the TFLite model has other scales than the encodings for {', '.join(wrong[:8])}"

@@ -16,6 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from tfqat.core.encoding import Encoding, Encodings
+from tfqat.core.listing import some
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.exporters.cache import Cache
@@ -82,12 +83,12 @@ def check_names(model: onnx.ModelProto, cache: Cache, kept_float: Collection[str
         without = [name for name in tensors if name not in cache.scales]
         raise SimulationError(
             f"The cache belongs to another model: {len(foreign)} of its {len(cache.scales)} names are not in the ONNX "
-            f"model ({_some(foreign)}); {len(without)} tensors of the model have no line ({_some(without)}). Take both "
+            f"model ({some(foreign)}); {len(without)} tensors of the model have no line ({some(without)}). Take both "
             f"from one export."
         )
     unknown = sorted(set(kept_float) - {node.name for node in model.graph.node})
     if unknown:
-        raise SimulationError(f"The layer precisions name nodes that are not in the ONNX model: {_some(unknown)}.")
+        raise SimulationError(f"The layer precisions name nodes that are not in the ONNX model: {some(unknown)}.")
 
 
 def _encoding(scale: np.float32) -> Encoding:
@@ -101,7 +102,3 @@ def _with_kernels(model: onnx.ModelProto, kernels: dict[str, np.ndarray]) -> onn
         if tensor.name in kernels:
             tensor.CopyFrom(numpy_helper.from_array(kernels[tensor.name], tensor.name))
     return copy
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -15,7 +15,7 @@ from tfqat.verification.files import Files
 from tfqat.verification.keras_values import KerasValues
 from tfqat.verification.runner import Runner
 from tfqat.verification.simulation import simulate
-from tfqat.verification.tflite_blocks import allowances, judge_tflite_blocks
+from tfqat.verification.tflite_blocks import allowances, approximate, judge_tflite_blocks
 from tfqat.verification.tflite_runner import TfliteRunner
 
 # What the finalized model computes, and the inputs by their names in the file -> a score a block.
@@ -99,7 +99,11 @@ def _open_tflite(files: Files) -> Opened:
     data = files.paths["tflite"].read_bytes()
     slack = "; ".join(f"{operator}: {reason}" for operator, reason in allowances(data).items())
     note = f"Operators that LiteRT computes coarser than float32, given some slack at ties: {slack}." if slack else ""
-    return Opened(TfliteRunner(data), lambda values, inputs: judge_tflite_blocks(data, values, inputs), note)
+    coarse = approximate(data)
+    if coarse:
+        note += f" End to end is judged by classes, not by noise, for {', '.join(coarse)}."
+    judge = lambda values, inputs: judge_tflite_blocks(data, values, inputs)  # noqa: E731
+    return Opened(TfliteRunner(data), judge, note, exact=not coarse)
 
 
 QDQ, CACHE = "Q/DQ ONNX", "float ONNX + cache"

@@ -11,7 +11,7 @@ trained net named the same classes in all three of the interpreter's modes (resn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +49,7 @@ ALLOWED: Mapping[str, Allowance] = {
     "TRANSPOSE_CONV": Allowance(2**-5, "a kernel of TFLite's own, which rounds twice"),
     "LEAKY_RELU": Allowance(0.5, "its slopes have 8 bits behind the point"),
     "HARD_SWISH": Allowance(0.5, "it computes with 16-bit integers"),
-    "PRELU": Allowance(0.5, "its slopes are int8"),
+    "PRELU": Allowance(2**-5, "it rounds twice"),
 }
 
 
@@ -62,7 +62,7 @@ def judge_tflite_blocks(data: bytes, values: KerasValues, inputs: Mapping[str, n
         inputs: model input -> array, under the names of the file.
     """
     model = unpack(data)
-    allowed = _allowed(model)
+    allowed = _allowed(model, values.after)
     tensors = _cut(model.subgraphs[0], values)
     runner = TfliteRunner(pack(model, len(data)))
     real = {**values.after, **inputs}
@@ -74,6 +74,11 @@ def judge_tflite_blocks(data: bytes, values: KerasValues, inputs: Mapping[str, n
 def allowances(data: bytes) -> dict[str, str]:
     """Operators of the file that compute coarser than float32 -> what they do."""
     return {name: ALLOWED[name].reason for name in sorted(set(_operators(unpack(data)))) if name in ALLOWED}
+
+
+def approximate(data: bytes) -> list[str]:
+    """Operators of the file whose values may be off by more than how a tie is rounded, so that errors add up."""
+    return [name for name in allowances(data) if ALLOWED[name].steps > _TIE]
 
 
 def _score(name: str, found: np.ndarray, tensor: Any, values: KerasValues, allowed: Allowance | None) -> BlockScore:
@@ -105,11 +110,20 @@ def _cut(graph: Any, values: KerasValues) -> dict[str, Any]:
     return {graph.tensors[index].name: graph.tensors[index] for index in (*graph.inputs, *graph.outputs)}
 
 
-def _allowed(model: Any) -> dict[str, Allowance]:
-    """Tensor -> the Allowance of the operator that writes it."""
+def _allowed(model: Any, known: Container[str]) -> dict[str, Allowance]:
+    """Tensor -> the largest Allowance of the operators behind it: the one that writes it, and those between it and the
+    ``known`` tensors before it."""
     graph = model.subgraphs[0]
-    pairs = zip(graph.operators, _operators(model), strict=True)
-    return {_text(graph.tensors[op.outputs[0]].name): ALLOWED[name] for op, name in pairs if name in ALLOWED}
+    names = [_text(tensor.name) for tensor in graph.tensors]
+    found: dict[str, Allowance] = {}
+    for op, operator in zip(graph.operators, _operators(model), strict=True):
+        before = [names[index] for index in op.inputs if index >= 0 and names[index] not in known]
+        reasons = [found[name] for name in before if name in found]
+        if operator in ALLOWED:
+            reasons.append(ALLOWED[operator])
+        if reasons:
+            found[names[op.outputs[0]]] = max(reasons, key=lambda allowance: allowance.steps)
+    return found
 
 
 def _operators(model: Any) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from ai_edge_litert.schema_py_generated import Padding
+from ai_edge_litert.schema_py_generated import ActivationFunctionType, Padding
 
 from tfqat.core.encoding import Encoding
 from tfqat.core.scheme import SCALE_FLOOR
@@ -41,19 +41,36 @@ def affine(emission: Emission, step: Step) -> None:
 
 def per_channel(emission: Emission, step: Step, source: Tensor, gain: np.ndarray, shift: np.ndarray) -> None:
     """Writes ``gain * source + shift`` as the step's output; both float64, shape (channels,)."""
-    name, target = step.op.name, emission.encoding(step.output)
-    kernel, bias = constants(emission, step, source, kernel_of(gain, shift, grid_of(source), target))
-    emission.derived[kernel.name] = "an affine op's gain, which the scale holds"
+    kernel = kernel_of(gain, shift, grid_of(source), emission.encoding(step.output))
+    _convolve(emission, step.op.name, source, emission.declare(step.output), kernel, step.activation)
+
+
+def requantize(emission: Emission, source: Tensor, encoding: Encoding, name: str) -> Tensor:
+    """Writes the tensor ``name``: the numbers of ``source`` on the grid of ``encoding``.
+
+    TFLite's QUANTIZE would do it, but *measured*, its int8 form has 5 to 13 % of the integers a step off.
+    """
+    channels = source.shape[-1] or 1
+    kernel = kernel_of(np.ones(channels), np.zeros(channels), grid_of(source), encoding)
+    result = emission.inner(name, source.shape, encoding)
+    _convolve(emission, name, source, result, kernel, ActivationFunctionType.NONE)
+    return result
+
+
+def _convolve(emission: Emission, name: str, source: Tensor, result: Tensor, kernel: Kernel, activation: int) -> None:
+    """Writes ``result`` as the 1 x 1 depthwise convolution of ``source``, an image or not."""
+    weights, bias = constants(emission, name, source, kernel, grid_of(result))
+    emission.derived[weights.name] = "an affine op's gain, which the scale holds"
     options = {"padding": Padding.VALID, "strideH": 1, "strideW": 1, "depthMultiplier": 1}
-    options |= {"fusedActivationFunction": step.activation}
+    options |= {"fusedActivationFunction": activation}
     if len(source.shape) == 4:
-        emission.add(step, "DEPTHWISE_CONV_2D", [source, kernel, bias], **options)
+        emission.flatbuffer.add("DEPTHWISE_CONV_2D", [source, weights, bias], result, **options)
         return
-    image = emission.inner(f"{name}/image", (None, 1, 1, len(gain)), source.encoding)
-    result = emission.inner(f"{name}/result", image.shape, target)
+    image = emission.inner(f"{name}/image", (None, 1, 1, len(kernel.bias)), source.encoding)
+    moved = emission.inner(f"{name}/result", image.shape, result.encoding)
     emission.reshape(source, image)
-    emission.flatbuffer.add("DEPTHWISE_CONV_2D", [image, kernel, bias], result, **options)
-    emission.reshape(result, emission.declare(step.output))
+    emission.flatbuffer.add("DEPTHWISE_CONV_2D", [image, weights, bias], moved, **options)
+    emission.reshape(moved, result)
 
 
 def kernel_of(gain: np.ndarray, shift: np.ndarray, source: Encoding, target: Encoding) -> Kernel:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.errors import TfqatError
+from tfqat.exporters.tflite_graph.affine import requantize
 from tfqat.exporters.tflite_graph.elementwise import FIXED
 from tfqat.exporters.tflite_graph.emission import FUSED, Emission, Step, Unsupported
 from tfqat.exporters.tflite_graph.flatbuffer import Flatbuffer, Tensor, TooLarge
@@ -29,7 +30,7 @@ class TfliteModel:
         operators: operator -> how often it is in the model.
         fixed: tensor -> (scale, zero point), where the specification fixes them.
         derived: tensor that the trained model has not, or not in integers -> where its scale is from.
-        requantized: tensors that some reader needs on another grid, by a QUANTIZE in between.
+        requantized: tensors that some reader needs on another grid, by a convolution in between.
     """
 
     data: bytes
@@ -55,7 +56,7 @@ def build(
     Raises:
         TfliteError: names each op that would not run on integers, why, and how to mend it.
     """
-    emission = Emission(graph, learnt, Flatbuffer())
+    emission = Emission(graph, learnt, Flatbuffer(), requantize)
     try:
         problems = _emit_all(emission)
     except TooLarge as error:
@@ -92,16 +93,22 @@ def _follower(graph: Graph, op: Op, activations: Mapping[str, Encoding]) -> Op |
 
 def _emit_all(emission: Emission) -> list[str]:
     """Writes all that can be written; a line for each op that cannot, so that the user sees them all at once."""
-    problems = [line for name in emission.graph.inputs for line in _emit_input(emission, name)]
-    if problems:
-        return problems
-    for step in steps_of(emission.graph, emission.learnt.activations):
+    graph, known = emission.graph, emission.learnt.activations
+    at_inputs = {name: line for name in graph.inputs for line in _emit_input(emission, name)}
+    problems: dict[str, str] = {}
+    for step in steps_of(graph, known):
         try:
             _emit(emission, step)
         except Unsupported as reason:
-            problems.append(f"{step.op.name} ({step.op.kind}): {reason}")
+            problems[step.op.name] = f"{step.op.name} ({step.op.kind}): {reason}"
             _go_on(emission, step)
-    return problems
+    # An input without a scale has readers that want none, and they say why.
+    explained = {
+        name
+        for name in at_inputs
+        if name not in known and any(reader.name in problems for reader in graph.consumers(name))
+    }
+    return [*(line for name, line in at_inputs.items() if name not in explained), *problems.values()]
 
 
 def _emit_input(emission: Emission, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
 
-from tfqat.core.encoding import Encoding
+from tfqat.core.encoding import Encoding, encoding_of_slopes
 from tfqat.exporters.tflite_graph.affine import per_channel
 from tfqat.exporters.tflite_graph.emission import Emission, Step, Unsupported, setting
 from tfqat.exporters.tflite_graph.flatbuffer import Tensor
@@ -31,7 +31,6 @@ OptionsOf = Callable[[Op], dict[str, Any]]
 
 DEFAULT_SLOPE = 0.2  # of keras.activations.leaky_relu
 MOST_AXES = 4  # of two inputs that broadcast
-ALPHA_LIMIT = 127
 
 
 def binary(operator: str) -> Callable[[Emission, Step], None]:
@@ -116,10 +115,10 @@ def elu_alpha(op: Op) -> dict[str, Any]:
 def prelu(emission: Emission, step: Step) -> None:
     """PRELU, its slopes as symmetric int8 with one scale."""
     alpha = array(step.op.source.values[0])
-    scale = np.maximum(np.abs(alpha).max(initial=0) / np.float32(ALPHA_LIMIT), np.finfo(np.float32).tiny)
-    integers = np.rint(alpha / scale).astype(np.int8)
-    slopes = emission.flatbuffer.constant(f"{step.op.name}/alpha", integers, np.float32(scale))
-    emission.derived[slopes.name] = "trained in float: rounded to int8 by the largest"
+    encoding = encoding_of_slopes(alpha)
+    integers = encoding.quantize(alpha).astype(np.int8)
+    slopes = emission.flatbuffer.constant(f"{step.op.name}/alpha", integers, encoding.scale)
+    emission.derived[slopes.name] = "trained in float: rounded to int8 by the largest when finalized"
     emission.add(step, "PRELU", [emission.read(step.op.inputs[0]), slopes])
 
 

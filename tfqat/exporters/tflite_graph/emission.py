@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
 
-from tfqat.core.encoding import Encoding, Encodings
+from tfqat.core.encoding import Encoding, Encodings, usable
 from tfqat.exporters.tflite_graph.flatbuffer import Flatbuffer, Shape, Tensor
 from tfqat.graph.graph import Graph, Op
 
@@ -55,26 +55,23 @@ class Step:
 
 
 class Emission:
-    """What has been written of a graph so far."""
+    """What has been written of a graph so far; ``requantize`` writes a Tensor on another grid."""
 
-    def __init__(self, graph: Graph, learnt: Encodings, flatbuffer: Flatbuffer) -> None:
-        self.graph, self.learnt, self.flatbuffer = graph, learnt, flatbuffer
+    def __init__(self, graph: Graph, learnt: Encodings, flatbuffer: Flatbuffer, requantize: Requantize) -> None:
+        self.graph, self.learnt, self.flatbuffer, self._requantize = graph, learnt, flatbuffer, requantize
         self.tensors: dict[str, Tensor] = {}
         self.requantized: dict[tuple[str, bytes], Tensor] = {}
         self.derived: dict[str, str] = {}  # tensors whose scale was not learned -> where it is from
 
     def encoding(self, tensor: str) -> Encoding:
-        """The Encoding of a tensor of the graph.
+        """The Encoding of a tensor of the graph; of a dead one, an Encoding that kernels can scale to.
 
         Raises:
-            Unsupported: it has none, or the one of a dead tensor, to which no kernel can scale.
+            Unsupported: it has none.
         """
         if tensor not in self.learnt.activations:
             raise Unsupported(f"{tensor!r} has no scale")
-        found = self.learnt.activations[tensor]
-        if found.dead:
-            raise Unsupported(f"{tensor!r} was zero wherever it was looked at: calibrate with data that reach it")
-        return found
+        return usable(self.learnt.activations[tensor])
 
     def shape(self, tensor: str) -> Shape:
         """The shape of a tensor of the graph, None for the batch.
@@ -89,6 +86,8 @@ class Emission:
 
     def declare(self, tensor: str) -> Tensor:
         """A tensor of the graph, ready to be written."""
+        if tensor in self.learnt.activations and self.learnt.activations[tensor].dead:
+            self.derived[tensor] = "zero wherever it was looked at: a scale in common use"
         self.tensors[tensor] = self.flatbuffer.activation(tensor, self.shape(tensor), self.encoding(tensor))
         return self.tensors[tensor]
 
@@ -103,8 +102,7 @@ class Emission:
             return found
         key = (tensor, encoding.scale.tobytes() + encoding.zero_point.tobytes())
         if key not in self.requantized:
-            self.requantized[key] = self.inner(f"{tensor}/requantized", found.shape, encoding)
-            self.flatbuffer.add("QUANTIZE", [found], self.requantized[key])
+            self.requantized[key] = self._requantize(self, found, encoding, f"{tensor}/requantized")
         return self.requantized[key]
 
     def integers(self, name: str, values: Any) -> Tensor:
@@ -126,6 +124,10 @@ class Emission:
         """``add`` for an operator whose only input has the grid of its output."""
         source = self.read(step.op.inputs[0], self.encoding(step.output))
         self.add(step, operator, [source, *constants], **options)
+
+
+# From a Tensor to one with the same numbers on the grid of an Encoding, under the given name.
+Requantize = Callable[[Emission, Tensor, Encoding, str], Tensor]
 
 
 def setting(op: Op, key: str, default: Any = None) -> Any:

@@ -54,7 +54,6 @@ OPERATORS: Mapping[str, Operator] = {
     "PAD": Operator(2, "1.14.0", "PadOptions"),
     "PADV2": Operator(2, "1.14.0", "PadV2Options"),
     "PRELU": Operator(1, "1.8.0"),
-    "QUANTIZE": Operator(1, "1.14.0", "QuantizeOptions"),
     "REDUCE_MAX": Operator(2, "1.14.0", "ReducerOptions"),
     "REDUCE_MIN": Operator(2, "1.14.0", "ReducerOptions"),
     "RELU": Operator(2, "2.1.0"),

@@ -82,14 +82,14 @@ def dense(emission: Emission, step: Step) -> None:
     emission.add(step, "FULLY_CONNECTED", inputs, 5 if more_axes else None, **options)
 
 
-def constants(emission: Emission, step: Step, source: Tensor, kernel: Kernel) -> list[Tensor]:
-    """The kernel and the bias of a step that reads ``source``, as constants of the file.
+def constants(emission: Emission, name: str, source: Tensor, kernel: Kernel, target: Encoding) -> list[Tensor]:
+    """The kernel and the bias of what reads ``source`` and writes ``target``, as constants of the file.
 
     Raises:
         Unsupported: a bias does not fit int32, or the output's grid is far too fine.
     """
     steps = np.float64(grid_of(source).scale) * np.asarray(kernel.scale, np.float64)
-    coarsest = float(steps.max() / np.float64(emission.encoding(step.output).scale))
+    coarsest = float(steps.max() / np.float64(target.scale))
     if coarsest >= COARSEST:
         raise Unsupported(
             f"its accumulator's step is {coarsest:.3g} steps of its output, and kernels go to {COARSEST}: its output's "
@@ -101,7 +101,7 @@ def constants(emission: Emission, step: Step, source: Tensor, kernel: Kernel) ->
             f"a bias is {np.abs(rounded).max():.3g} steps of its accumulator, more than int32 holds: its channel's "
             "kernel is almost zero beside it; finalize the model, which gives such channels a coarser scale"
         )
-    flatbuffer, name = emission.flatbuffer, step.op.name
+    flatbuffer = emission.flatbuffer
     return [
         flatbuffer.constant(f"{name}/kernel", kernel.integers, kernel.scale, kernel.axis),
         flatbuffer.constant(f"{name}/bias", rounded.astype(np.int32), steps.astype(np.float32)),
@@ -131,7 +131,8 @@ def _inputs(emission: Emission, step: Step, order: Sequence[int], axis: int, mer
     channels = integers.shape[axis]
     bias = rest[0] if rest else np.zeros(channels, np.float32)
     source = emission.read(step.op.inputs[0])
-    return [source, *constants(emission, step, source, Kernel(integers, encoding.scale, axis, bias))]
+    made = Kernel(integers, encoding.scale, axis, bias)
+    return [source, *constants(emission, step.op.name, source, made, emission.encoding(step.output))]
 
 
 def _encoding(emission: Emission, op: Op) -> Encoding:

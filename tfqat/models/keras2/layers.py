@@ -11,15 +11,13 @@ import keras
 
 from tfqat.errors import TfqatError
 
-# Keys that Keras 3's layers do not take -> the values with which they changed nothing; None allows any.
+# Keys that Keras 3's layers do not take -> the values, besides None, with which they changed nothing; None allows any.
 _WITHOUT_MEANING: Mapping[str, tuple[Any, ...] | None] = {
     "groups": (1,),
-    "ragged": (False, None),
-    "sparse": (False, None),
-    "dynamic": (False, None),
+    "ragged": (False,),
+    "sparse": (False,),
+    "dynamic": (False,),
     "renorm": (False,),
-    "virtual_batch_size": (None,),
-    "adjustment": (None,),
     "fused": None,
     "implementation": None,
     "time_major": (False,),
@@ -85,6 +83,8 @@ def _renamed_keys(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def _is_kept(cls: type, key: str, value: Any, name: str) -> bool:
     if key in _LAYER_KEYS or key in _arguments(cls):
         return True
+    if value is None:
+        return False
     neutral = _WITHOUT_MEANING.get(key, ())
     if neutral is not None and value not in neutral:
         raise TfqatError(

@@ -42,12 +42,22 @@ def wiring_of(class_name: str, config: Mapping[str, Any]) -> Wiring:
     """The wiring of a Sequential or functional config.
 
     Raises:
-        TfqatError: a model without an input shape, or calls that no Keras 3 layer can take.
+        TfqatError: a model inside the model, one without an input shape, or calls that no Keras 3 layer can take.
     """
+    _check_flat(config)
     if class_name == "Sequential":
         return _sequential(config)
     calls = tuple(_ordered([call for entry in config["layers"] for call in _calls(entry)]))
     return Wiring(config["name"], calls, _places(config["input_layers"]), _places(config["output_layers"]))
+
+
+def _check_flat(config: Mapping[str, Any]) -> None:
+    for entry in config["layers"]:
+        if "layers" in entry["config"]:
+            raise TfqatError(
+                f"Layer {_name(entry)!r} ({entry['class_name']}) is a model inside the model, which cannot be read. "
+                "Build the model of its layers themselves (call them one by one) before quantizing it."
+            )
 
 
 def wire(wiring: Wiring, layer_of: Callable[[str], Any], is_passed: Callable[[str], bool]) -> keras.Model:
