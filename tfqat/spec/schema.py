@@ -167,7 +167,9 @@ class Model(Section):
     """The float model: exactly one of architecture, checkpoint and python."""
 
     architecture: Annotated[Text, AfterValidator(_architecture)] | None = None
-    checkpoint: Annotated[str, _matching(r".*\S.*\.(keras|h5)", "the path of a .keras or .h5 file")] | None = None
+    checkpoint: Annotated[str, _matching(r".*\S.*\.(keras|h5)", "the path of a .keras or .h5 file")] | None = (
+        None  # also a TFMOT .h5
+    )
     python: Function | None = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
     input_shape: Annotated[tuple[Side, Side, Positive], Field(strict=False)] | None = None  # [height, width, channels]
