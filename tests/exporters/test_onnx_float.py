@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 from tfqat.errors import TfqatError
-from tfqat.exporters import onnx_float
+from tfqat.exporters import onnx_file, onnx_float
 from tfqat.exporters.onnx_float import OnnxError, convert
 from tfqat.graph.build import build
 from tfqat.graph.run import run
@@ -191,8 +191,8 @@ def test_an_opset_out_of_range_is_refused(flat_model, opset):
 
 
 def test_the_same_model_gives_the_same_bytes(flat_model, converted, tmp_path):
-    first = onnx_float.save(converted.model, tmp_path / "1.onnx").read_bytes()
-    assert onnx_float.save(convert(flat_model).model, tmp_path / "2.onnx").read_bytes() == first
+    first = onnx_file.save(converted.model, tmp_path / "1.onnx").read_bytes()
+    assert onnx_file.save(convert(flat_model).model, tmp_path / "2.onnx").read_bytes() == first
 
 
 def test_a_model_of_2_gb_is_refused_before_it_is_converted():

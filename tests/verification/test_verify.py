@@ -13,7 +13,7 @@ from onnx import numpy_helper
 import tfqat
 from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
-from tfqat.exporters import cache, encodings, manifest, onnx_float, onnx_qdq
+from tfqat.exporters import cache, encodings, manifest, onnx_file, onnx_qdq
 from tfqat.verification.blocks import judge_blocks
 from tfqat.verification.files import disagreements, open_files
 from tfqat.verification.keras_values import centered_error, noise_error, values_of
@@ -217,7 +217,7 @@ def test_a_truncated_onnx_is_named(tmp_path, exported):
     path = tmp_path / "cut.onnx"
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(TfqatError, match=r"cut\.onnx is not a whole ONNX"):
-        onnx_float.load(path)
+        onnx_file.load(path)
 
 
 def test_inputs_that_do_not_fit_are_named(files):
@@ -235,8 +235,8 @@ def test_every_file_can_be_written_again_from_the_encodings_alone(exported, tmp_
     told = encodings.read(exported / "encodings.json")
     again = cache.write(tmp_path / "model.cache", told.activations, "8.6.1")
     assert again.read_bytes() == (exported / "model.cache").read_bytes()
-    qdq = onnx_qdq.insert(onnx_float.load(exported / "model.onnx"), told)
-    assert onnx_float.save(qdq, tmp_path / "q").read_bytes() == (exported / "model.qdq.onnx").read_bytes()
+    qdq = onnx_qdq.insert(onnx_file.load(exported / "model.onnx"), told)
+    assert onnx_file.save(qdq, tmp_path / "q").read_bytes() == (exported / "model.qdq.onnx").read_bytes()
 
 
 def test_every_line_names_a_tensor_and_there_are_fewer_than_tensors(files):

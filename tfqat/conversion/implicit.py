@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tfqat.core.encoding import Encoding, Encodings
-from tfqat.core.scheme import Scheme
-from tfqat.exporters import cache, onnx_blocks, onnx_qdq
+from tfqat.core.encoding import Encodings
+from tfqat.exporters import cache, onnx_blocks, onnx_file, onnx_qdq
 from tfqat.exporters.coverage import cover
-from tfqat.exporters.onnx_qdq import keras_axes, weights_of
-from tfqat.exporters.requantization import implicit_scale, requantized
+from tfqat.exporters.onnx_qdq import weights_of
+from tfqat.exporters.requantization import implicit_kernels
 
 # What has no INT8 form in TensorRT, so that a scale of what it gives goes unused in implicit mode.
 _NEVER_INT8 = frozenset("Softmax LogSoftmax Hardmax ArgMax ArgMin TopK NonMaxSuppression LayerNormalization".split())
-_KERNEL = Scheme(bits=8, signed=True, symmetric=True, narrow=True)
 
 
 def implicit_of(
@@ -38,20 +36,13 @@ def implicit_of(
         name: replace(encoding, origin="calibrated") if name in unused else encoding
         for name, encoding in told.activations.items()
     }
-    nodes = {node.name: node for node in model.graph.node}
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    weights, kernels = {}, {}
-    for name, weight in weights_of(model).items():
-        if name in coverage.int8:
-            kernel = arrays[weight.initializer]
-            scheme = replace(_KERNEL, axis=keras_axes(nodes[name], kernel.shape))
-            scale = implicit_scale(kernel, weight.axis)
-            weights[name] = Encoding(scheme, scale, np.zeros(scale.shape, np.int32), "calibrated")
-            kernels[weight.initializer] = requantized(kernel, weight.axis)
+    weights, kernels = implicit_kernels(model, coverage.int8)
     floats = dict.fromkeys(coverage.float_nodes, "a line is missing") | dict.fromkeys(
         kept_float, "in the layer precisions"
     )
-    return replace(told, activations=activations, weights=weights, float_ops=floats), with_constants(model, kernels)
+    return replace(told, activations=activations, weights=weights, float_ops=floats), onnx_file.with_constants(
+        model, kernels
+    )
 
 
 def off_grid(model: onnx.ModelProto, told: Encodings) -> dict[str, np.ndarray]:
@@ -66,13 +57,3 @@ def off_grid(model: onnx.ModelProto, told: Encodings) -> dict[str, np.ndarray]:
             except onnx_qdq.QdqError:
                 found[weight.initializer] = onnx_qdq.rounded(weight, kernel, told.weights[node])
     return found
-
-
-def with_constants(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy of the model with other values for some initializers."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if tensor.name in values:
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[tensor.name]), tensor.name))
-    return copy

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from tfqat.conversion.implicit import implicit_of, off_grid, with_constants
+from tfqat.conversion.implicit import implicit_of, off_grid
 from tfqat.conversion.source import (
     AIMET,
     CACHE,
@@ -177,7 +177,7 @@ def _from_aimet(files: Mapping[str, Path], model: onnx.ModelProto | None) -> Sou
     notes = list(found.notes)
     rounded = {} if model is None else off_grid(model, found.encodings)
     if model is not None and rounded:
-        model = with_constants(model, rounded)
+        model = onnx_file.with_constants(model, rounded)
         notes.append(f"{len(rounded)} kernels of the ONNX were not on their grids and are rounded to them")
     return Source(AIMET, found.encodings, model, bool(rounded), tuple(notes))
 

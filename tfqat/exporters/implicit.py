@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
-from tfqat.exporters import cache, coverage, layer_precisions, onnx_float, requantization
+from tfqat.exporters import cache, coverage, layer_precisions, onnx_file, onnx_float, requantization
 from tfqat.exporters.exportable import Exportable, Written
 from tfqat.exporters.options import Options
 from tfqat.exporters.registry import ALWAYS, FORMATS
@@ -48,7 +48,7 @@ def write(
     """
     moved = requantization.errors(exportable.onnx, told)
     covered = coverage.cover(exportable.onnx, told.activations, told.float_ops)
-    onnx_float.save(exportable.onnx, folder / MODEL)
+    onnx_file.save(exportable.onnx, folder / MODEL)
     cache.write(folder / options.cache_name, told.activations, options.tensorrt_version)
     layer_precisions.write(folder / PRECISIONS, told.float_ops, precision)
     report = {"coverage": asdict(covered), "requantization_steps": moved, "tensors": exportable.renamed}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import external_data_helper, version_converter
+from onnx import external_data_helper, numpy_helper, version_converter
 
 from tfqat.core.files import write_bytes
 from tfqat.errors import TfqatError
@@ -71,9 +73,19 @@ def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return version_converter.convert_version(model, opset)
     except RuntimeError as error:
         raise OnnxError(
-            f"onnx cannot convert this model from opset {opset_of(model)} to {opset} ({first_line(error)}); export it "
-            f"with opset {opset} where it was made."
+            f"onnx cannot convert this model from opset {opset_of(model)} to {opset} ({first_line(error)}); use "
+            f"opset {opset_of(model)}, or export it with {opset} where it was made."
         ) from error
+
+
+def with_constants(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """A copy of the model with other values for some initializers."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[tensor.name]), tensor.name))
+    return copy
 
 
 def first_line(error: Exception) -> str:

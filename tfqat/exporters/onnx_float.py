@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 import keras
 import onnx
-from onnx import version_converter
 
-from tfqat.exporters.onnx_file import OnnxError, first_line, load, save
+from tfqat.exporters.onnx_file import OnnxError, with_opset
 from tfqat.exporters.onnx_names import Named, checked_io, rename
 from tfqat.exporters.onnx_trace import trace
 from tfqat.graph.view import view
 
-__all__ = ["OnnxError", "check_opset", "check_size", "convert", "load", "save"]
 # Per-channel QuantizeLinear begins at opset 13; tf2onnx 1.17 writes up to 18, onnx converts from there.
 LOWEST_OPSET, TF2ONNX_HIGHEST = 13, 18
 # protobuf refuses messages of 2 GiB and more; the graph around the weights takes a little, too.
@@ -43,7 +41,7 @@ def convert(
     inputs, outputs = checked_io(graph, input_names, output_names)
     named = rename(trace(graph, min(opset, TF2ONNX_HIGHEST)), graph, inputs, outputs)
     if opset > TF2ONNX_HIGHEST:
-        named = Named(_upgraded(named.model, opset), named.tensors, named.nodes)
+        named = Named(with_opset(named.model, opset), named.tensors, named.nodes)
     onnx.checker.check_model(named.model, full_check=True)
     return named
 
@@ -74,13 +72,3 @@ def check_size(model: keras.Model) -> None:
             f"Model {model.name!r} has {size / 1e9:.1f} GB of weights; one ONNX file holds less than 2 GB (a limit of "
             f"protobuf). Export parts of the model, each as its own keras.Model."
         )
-
-
-def _upgraded(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    try:
-        return version_converter.convert_version(model, opset)
-    except RuntimeError as error:
-        raise OnnxError(
-            f"onnx cannot convert this model from opset {TF2ONNX_HIGHEST} to {opset} ({first_line(error)}); use "
-            f"opset {TF2ONNX_HIGHEST} or lower."
-        ) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from tfqat.exporters import onnx_float, onnx_qdq
+from tfqat.exporters import onnx_file, onnx_float, onnx_qdq
 from tfqat.exporters.exportable import Exportable, Written
 from tfqat.exporters.options import Options
 
@@ -26,7 +26,7 @@ def write(exportable: Exportable, folder: Path, options: Options) -> Written:
     """
     model = onnx_qdq.insert(exportable.onnx, exportable.told, options.int8_weights, clip=True)
     onnx.checker.check_model(model, full_check=True)
-    onnx_float.save(model, folder / FILE)
+    onnx_file.save(model, folder / FILE)
     kernels = "kernels as int8" if options.int8_weights else "kernels as float32 behind Q/DQ"
     pairs = len(onnx_qdq.scales_of(model))
     told = exportable.told

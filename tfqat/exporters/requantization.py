@@ -7,17 +7,20 @@ scales, fewer bits) each weight may move by part of a step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tfqat.core.encoding import Encodings
+from tfqat.core.encoding import Encoding, Encodings
 from tfqat.core.listing import some
+from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
-from tfqat.exporters.onnx_qdq import weights_of
+from tfqat.exporters.onnx_qdq import keras_axes, weights_of
 
+_KERNEL = Scheme(bits=8, signed=True, symmetric=True, narrow=True)
 REPORTED, TOLERATED = 1e-3, 5e-2  # in steps of the trained grid
 
 
@@ -49,6 +52,28 @@ def requantized(kernel: np.ndarray, axis: int) -> np.ndarray:
     shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
     scale = implicit_scale(kernel, axis).reshape(shape)
     return (np.clip(np.rint(kernel / scale), -127, 127) * scale).astype(np.float32)
+
+
+def implicit_kernels(
+    model: onnx.ModelProto, nodes: Collection[str]
+) -> tuple[dict[str, Encoding], dict[str, np.ndarray]]:
+    """What implicit mode makes of the kernels of these nodes: node -> Encoding, and initializer -> new kernel.
+
+    Raises:
+        RequantizationError: a kernel that no scale can hold.
+    """
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+    by_name = {node.name: node for node in model.graph.node}
+    encodings, kernels = {}, {}
+    for name, weight in weights_of(model).items():
+        if name not in nodes:
+            continue
+        kernel = numpy_helper.to_array(arrays[weight.initializer])
+        scheme = replace(_KERNEL, axis=keras_axes(by_name[name], kernel.shape))
+        scale = implicit_scale(kernel, weight.axis)
+        encodings[name] = Encoding(scheme, scale, np.zeros(scale.shape, np.int32), "calibrated")
+        kernels[weight.initializer] = requantized(kernel, weight.axis)
+    return encodings, kernels
 
 
 def errors(model: onnx.ModelProto, encodings: Encodings) -> dict[str, float]:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from tfqat.core.encoding import Encodings, usable
 from tfqat.errors import TfqatError
-from tfqat.exporters import cache, encodings, layer_precisions, manifest, onnx_float, onnx_qdq
+from tfqat.exporters import cache, encodings, layer_precisions, manifest, onnx_file, onnx_qdq
 from tfqat.exporters.registry import ALWAYS
 from tfqat.exporters.tflite_graph import c_array
 from tfqat.exporters.tflite_graph.flatbuffer import unpack
@@ -39,12 +39,12 @@ class Files:
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The float ONNX."""
-        return onnx_float.load(self.paths["onnx"])
+        return onnx_file.load(self.paths["onnx"])
 
     @cached_property
     def qdq(self) -> onnx.ModelProto:
         """The Q/DQ ONNX."""
-        return onnx_float.load(self.paths["qdq_onnx"])
+        return onnx_file.load(self.paths["qdq_onnx"])
 
     @cached_property
     def cache(self) -> cache.Cache:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.core.listing import some
@@ -22,11 +21,11 @@ from tfqat.errors import TfqatError
 from tfqat.exporters.cache import Cache
 from tfqat.exporters.coverage import Coverage, cover
 from tfqat.exporters.onnx_blocks import between_floats, inside
-from tfqat.exporters.onnx_qdq import insert, weights_of
-from tfqat.exporters.requantization import implicit_scale, requantized
+from tfqat.exporters.onnx_file import with_constants
+from tfqat.exporters.onnx_qdq import insert
+from tfqat.exporters.requantization import implicit_kernels
 
 _ACTIVATION = Scheme(bits=8, signed=True, symmetric=True)
-_WEIGHT = Scheme(bits=8, signed=True, symmetric=True, narrow=True, axis=(-1,))
 
 
 class SimulationError(TfqatError):
@@ -54,21 +53,14 @@ def simulate(model: onnx.ModelProto, cache: Cache, kept_float: Collection[str] =
     """
     check_names(model, cache, kept_float)
     coverage = cover(model, cache.scales, kept_float)
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    weights, kernels = {}, {}
-    for node, weight in weights_of(model).items():
-        if node in coverage.int8:
-            kernel = arrays[weight.initializer]
-            scale = implicit_scale(kernel, weight.axis)
-            weights[node] = Encoding(_WEIGHT, scale, np.zeros(scale.shape, np.int32))
-            kernels[weight.initializer] = requantized(kernel, weight.axis)
+    weights, kernels = implicit_kernels(model, coverage.int8)
     unused = inside(model, cache.scales, spelled=False) | between_floats(model, kept_float)
     activations = {
         name: _encoding(scale)
         for name, scale in cache.scales.items()
         if np.isfinite(scale) and scale > 0 and name not in unused
     }
-    return Simulation(insert(_with_kernels(model, kernels), Encodings("tensorrt", activations, weights)), coverage)
+    return Simulation(insert(with_constants(model, kernels), Encodings("tensorrt", activations, weights)), coverage)
 
 
 def check_names(model: onnx.ModelProto, cache: Cache, kept_float: Collection[str] = ()) -> None:
@@ -93,12 +85,3 @@ def check_names(model: onnx.ModelProto, cache: Cache, kept_float: Collection[str
 
 def _encoding(scale: np.float32) -> Encoding:
     return Encoding(_ACTIVATION, np.float32(scale), np.int32(0), "imported")
-
-
-def _with_kernels(model: onnx.ModelProto, kernels: dict[str, np.ndarray]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if tensor.name in kernels:
-            tensor.CopyFrom(numpy_helper.from_array(kernels[tensor.name], tensor.name))
-    return copy
