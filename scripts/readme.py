@@ -2,10 +2,11 @@
 
     bash scripts/demo.sh                                       # stage-table, placement-table: results/digits
     python scripts/bench.py | tee results/bench.txt            # bench-table
-    python scripts/models.py | tee results/models.txt          # models-table
+    python scripts/zoo.py --bounds | tee results/models.txt    # models-table
     python scripts/deployments.py | tee results/deployments_digits.txt                  # deployments-table, and
     python scripts/deployments.py specs/mnist.yaml | tee results/deployments_mnist.txt
     python scripts/tfmot.py | tee results/tfmot.txt            # tfmot-table
+    python scripts/vit.py | tee results/vit.txt                # vit-table
     python scripts/readme.py
 
 A table whose source is not there keeps its text.
@@ -13,6 +14,7 @@ A table whose source is not there keeps its text.
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -28,8 +30,11 @@ RESULTS = ROOT / "results"
 
 def stage_table() -> str:
     """The stages of the digits, as `tfqat verify` ends."""
+    path = RESULTS / "digits/stages.json"
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "run scripts/demo.sh first", str(path))
     console = Console(file=io.StringIO(), width=90)
-    stages.print_stages(stages.read_stages(RESULTS / "digits/stages.json"), console)
+    stages.print_stages(stages.read_stages(path), console)
     return console.file.getvalue().rstrip()
 
 
@@ -47,7 +52,7 @@ def bench_table() -> str:
 
 
 def models_table() -> str:
-    """The result lines that models.py printed."""
+    """The result lines that zoo.py printed."""
     return results("models.txt")
 
 
@@ -63,6 +68,11 @@ def tfmot_table() -> str:
     return "\n".join(line for line in lines if line.startswith("| "))
 
 
+def vit_table() -> str:
+    """The result lines that vit.py printed."""
+    return results("vit.txt")
+
+
 def results(name: str) -> str:
     """The lines that a script marked as its result."""
     lines = (RESULTS / name).read_text().splitlines()
@@ -76,6 +86,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "models-table": models_table,
     "deployments-table": deployments_table,
     "tfmot-table": tfmot_table,
+    "vit-table": vit_table,
 }
 
 
@@ -84,6 +95,7 @@ EXAMPLES: dict[str, Path] = {
     "accelerator-example": ROOT / "tests/targets/example_accelerator.py",
     "loop-example": ROOT / "tests/examples/own_loop.py",
     "train-step-example": ROOT / "tests/examples/train_step.py",
+    "custom-layer-example": ROOT / "tests/examples/custom_layer.py",
 }
 
 

@@ -12,6 +12,7 @@ from tfqat import keras_hook
 
 if TYPE_CHECKING:
     from tfqat.calibration.calibrate import calibrate
+    from tfqat.graph.custom import quantizable
     from tfqat.jobs.convert import convert
     from tfqat.jobs.export import export
     from tfqat.jobs.from_tfmot import from_tfmot
@@ -38,6 +39,7 @@ _HOMES = {
     "load_spec": "tfqat.spec.load",
     "placement": "tfqat.rewrite.plan",
     "prepare": "tfqat.rewrite.prepare",
+    "quantizable": "tfqat.graph.custom",
     "verify": "tfqat.jobs.verify",
 }
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "load_spec",
     "placement",
     "prepare",
+    "quantizable",
     "verify",
 ]
 

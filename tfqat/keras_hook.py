@@ -14,15 +14,26 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-REGISTERED = "tfqat.rewrite.model"
+REGISTERED = (
+    "tfqat.rewrite.model",
+    "tfqat.graph.with_weights",
+    "tfqat.graph.repeat_batch",
+    "tfqat.models.vit",
+    "tfqat.models.keras2.activations",
+)
 
 
 def install() -> None:
     """Registers now where Keras is loaded already, else arranges for it."""
     if hasattr(sys.modules.get("keras"), "saving"):
-        importlib.import_module(REGISTERED)
+        _register()
     elif not any(isinstance(finder, _KerasFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _KerasFinder())
+
+
+def _register() -> None:
+    for module in REGISTERED:
+        importlib.import_module(module)
 
 
 class _KerasFinder(MetaPathFinder):
@@ -52,7 +63,7 @@ class _KerasLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
         sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _KerasFinder)]
-        importlib.import_module(REGISTERED)
+        _register()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loader, name)

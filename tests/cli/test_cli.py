@@ -243,12 +243,12 @@ main()
     python = [sys.executable, "-c", script]
     overrides = ["export_config.opset=13"]
     bare = tfqat("export", "--spec", DIGITS, "--cache", *overrides, python=python).stdout
-    assert bare == "(['export_config.opset=13'], None, True, False)\n"
-    given = {"export": ", True, False", "verify": ""}
+    assert bare == "(['export_config.opset=13'], None, True, False, False)\n"
+    given = {"export": ", True, False, False", "verify": ", False"}
     for command, rest in given.items():
         path = tfqat(command, "--spec", DIGITS, "--cache", "a/b.cache", python=python).stdout
         assert path == f"(None, PosixPath('a/b.cache'){rest})\n"
     assert tfqat("export", "--spec", DIGITS, "--cache=c.cache", python=python).stdout == (
-        "(None, PosixPath('c.cache'), True, False)\n"
+        "(None, PosixPath('c.cache'), True, False, False)\n"
     )
-    assert tfqat("export", "--spec", DIGITS, "--c-array", python=python).stdout == "(None, None, False, True)\n"
+    assert tfqat("export", "--spec", DIGITS, "--c-array", python=python).stdout == "(None, None, False, True, False)\n"

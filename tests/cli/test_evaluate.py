@@ -23,9 +23,9 @@ def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_options_reach_the_job():
-    assert evaluate().stdout == "None None None None None\n"
+    assert evaluate().stdout == "None None None None None False\n"
     files = ["--model", "a.onnx", "--cache", "b.cache", "--layer-precisions", "c.txt", "--json", "-"]
-    assert evaluate(*files, "random_seed=1").stdout == "['random_seed=1'] a.onnx b.cache c.txt -\n"
+    assert evaluate(*files, "--trust", "random_seed=1").stdout == "['random_seed=1'] a.onnx b.cache c.txt - True\n"
 
 
 WRONG = {

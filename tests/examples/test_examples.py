@@ -1,4 +1,5 @@
-"""The README's training loops: they train, their ranges move and then stay, and their files are the model."""
+"""The README's examples: the loops train, their ranges move and then stay, their files are the model; the custom layer
+is looked into."""
 
 from __future__ import annotations
 
@@ -78,3 +79,11 @@ def test_the_exported_file_is_as_accurate(run):
     session = onnxruntime.InferenceSession(files["qdq_onnx"])
     scores = session.run(None, {session.get_inputs()[0].name: x_test})[0]
     assert np.mean(scores.argmax(1) == y_test) == pytest.approx(accuracy, abs=0.005)
+
+
+def test_the_custom_layer_is_looked_into():
+    plan = module("custom_layer").main()
+    rows = {row.op: row for row in plan.rows}
+    assert plan.int8_mac_share == 1.0
+    assert (rows["gate/matmul"].kind, rows["gate/matmul"].state) == ("dense", "int8")
+    assert not [row.op for row in plan.rows if row.state == "float" and not row.output]

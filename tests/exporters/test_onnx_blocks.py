@@ -35,6 +35,12 @@ def inside(text: str, outputs: str = "y", without: str = "") -> set[str]:
 
 
 KERNELS = {
+    "scores of an attention": ("a = MatMul x x\nb = Mul a number\nc = Where m b number\ny = Softmax c", "a b c"),
+    "scores with a bias": ("a = MatMul x x\nb = Add a x\ny = Softmax b", "a b"),
+    "scores that ask for their shape": ("a = MatMul x x\ns = Shape a\nb = Add a s\ny = Softmax b", "a b"),
+    "softmax and what its mask leaves": ("a = MatMul x x\nb = Softmax a\ny = Where m b number", "a"),
+    "a product without softmax": ("a = MatMul x x\ny = Mul a number", ""),
+    "scores that another reads": ("a = MatMul x x\nb = Softmax a\ny = Add b a", ""),
     "convolution and activation": ("a = Conv x kernel\ny = Relu a", "a"),
     "batch normalization": (
         "a = Conv x kernel\nb = BatchNormalization a vector vector vector vector\ny = LeakyRelu b",
@@ -54,6 +60,7 @@ KERNELS = {
     "silu and a scale behind": ("a = Conv x kernel\nb = Sigmoid a\nc = Mul a b\ny = Mul c number", "a b"),
     "mish": ("a = Conv x kernel\nb = Softplus a\nc = Tanh b\ny = Mul a c", "a b c"),
     "residual": ("a = Relu x\nb = Conv a kernel\nc = Add b a\ny = Relu c", "b c"),
+    "a scale behind a residual": ("a = Relu x\nb = Conv a kernel\nc = Add b a\nd = Mul c vector\ny = Relu d", "b d"),
     "the later of two branches": ("a = Conv x kernel\nr = Relu x\nb = Conv r kernel\nc = Add a b\ny = Relu c", "b c"),
     "addition and activation": ("a = Relu x\nb = Tanh x\nc = Add a b\ny = Relu c", "c"),
     "read by two": ("a = Conv x kernel\nb = Relu a\nc = Conv a kernel\ny = Concat b c", ""),

@@ -245,3 +245,15 @@ def test_an_op_without_an_onnx_form_is_named():
     image = keras.Input((4,), name="image")
     with pytest.raises(TfqatError, match="Erfinv"):
         convert(keras.Model(image, keras.ops.erfinv(image)))
+
+
+def test_equal_ops_on_one_tensor_keep_nodes_of_their_own():
+    """The converter merges them; a tensor that several ops read would then have one reader, and a fused one."""
+    x = inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, activation="relu", name="start")(x)
+    x = layers.BatchNormalization(name="norm", moving_mean_initializer="random_normal")(x)
+    branches = [layers.Conv2D(4, 1, name=f"conv{i}")(layers.ReLU(6.0, name=f"relu{i}")(x)) for i in range(3)]
+    named = convert(build(view(keras.Model(inputs, layers.Concatenate(name="end")(branches)))))
+    nodes = {node.name: node for node in named.model.graph.node}
+    assert [(nodes[f"relu{i}"].op_type, nodes[f"relu{i}"].input[0]) for i in range(3)] == [("Clip", "norm")] * 3
+    assert [nodes[f"conv{i}"].input[0] for i in range(3)] == [f"relu{i}" for i in range(3)]

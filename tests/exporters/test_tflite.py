@@ -373,7 +373,10 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_written(tmp_path):
 
 FLOAT_FIRST = {
     "a rule": (lambda x: layers.Conv2D(4, 3, name="f")(x), "rule 'f'"),
-    "no form": (lambda x: layers.Conv1D(4, 3, name="f")(layers.Reshape((64, 3), name="flat")(x)), "no int8 operator"),
+    "no form": (
+        lambda x: layers.Conv3D(4, 3, name="f")(layers.Reshape((4, 4, 4, 3), name="flat")(x)),
+        "no int8 operator",
+    ),
 }
 
 

@@ -124,7 +124,7 @@ def test_integers_of_the_families():
     assert channels.weight_scheme("depthwise_conv2d").axis == (-2, -1)
     assert device.weight_scheme("dense").axis == ()
     assert device.weight_scheme("conv2d").axis == (-1,)
-    assert device.fixed_range == {"sigmoid": (0, 1), "softmax": (0, 1), "tanh": (-1, 1)}
+    assert device.fixed_range == {"sigmoid": (0, 1), "softmax": (0, 1), "masked_softmax": (0, 1), "tanh": (-1, 1)}
 
 
 SCHEMES = {
@@ -166,7 +166,8 @@ def test_the_more_specific_section_wins():
     )
     weights = target_of(document, "x.json").weight_of
     symmetric = {kind: scheme.symmetric for kind, scheme in weights.items()}
-    assert symmetric == {"conv2d": True, "depthwise_conv2d": True, "conv2d_transpose": False, "dense": False}
+    plain = {kind: kind.startswith(("conv", "depthwise")) and "transpose" not in kind for kind in kinds.KERNEL_AXES}
+    assert symmetric == plain
     assert target_of(document, "x.json").weight_scheme("dense").axis == ()
 
 

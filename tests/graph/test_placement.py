@@ -12,7 +12,11 @@ from tfqat.errors import TfqatError
 from tfqat.graph.placement import placement_from_dict
 
 GOLDEN = Path(__file__).parent / "golden"
-TABLES = sorted(path.relative_to(GOLDEN).with_suffix("").as_posix() for path in GOLDEN.glob("*/*.txt"))
+TABLES = sorted(
+    path.relative_to(GOLDEN).with_suffix("").as_posix()
+    for path in GOLDEN.glob("*/*.txt")
+    if path.parent.name != "structures"
+)
 
 
 def states(model, **options):
@@ -149,7 +153,9 @@ def test_unknown_ops_stay_float_and_say_so():
     x = layers.Conv2D(2, 1, name="conv")(inputs)
     x = layers.LayerNormalization(name="ln")(x)
     model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Conv2D(2, 1, name="conv2")(x)))
-    assert states(model)["ln"] == ("float", "tensorrt has no INT8 form of layer_normalization")
+    state, reason = states(model)["ln"]
+    assert state == "float"
+    assert reason.startswith("tensorrt has no INT8 form of layer_normalization")
     assert set(tfqat.placement(model).activations) == {"image", "conv", "ln", "conv2"}
 
 

@@ -167,8 +167,7 @@ class _Forgetful(keras.layers.Layer):
         return inputs * self.factor
 
 
-@pytest.mark.parametrize("layer", [_Forgetful(2.0, name="mine"), layers.Lambda(lambda x: 2 * x, name="mine")])
-def test_a_layer_that_cannot_be_made_again_is_named(layer):
+def test_a_layer_that_cannot_be_made_again_is_named():
     inputs = keras.Input((4,))
     with pytest.raises(TfqatError, match=r"(?s)'mine'.*get_config"):
-        build(view(keras.Model(inputs, layer(inputs))))
+        build(view(keras.Model(inputs, _Forgetful(2.0, name="mine")(inputs))))

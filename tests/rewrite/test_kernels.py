@@ -6,34 +6,40 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers, ops
+from keras import ops
 
 from tfqat.core.encoding import Encoding, encoding_of_values
 from tfqat.core.scheme import Scheme
-from tfqat.rewrite.kernels import (
-    QUANTIZED_LAYERS,
-    QuantConv2D,
-    QuantConv2DTranspose,
-    QuantDense,
-    QuantDepthwiseConv2D,
-)
+from tfqat.graph.kinds import KERNEL_AXES
+from tfqat.rewrite.kernels import QUANTIZED_LAYERS, QuantDense
 
+CONV, TRANSPOSE, DEPTHWISE = {"filters": 4, "kernel_size": 3}, {"filters": 3, "kernel_size": 3}, {"kernel_size": 3}
+STEPS, IMAGE, VOLUME = (2, 8, 4), (2, 8, 8, 4), (2, 5, 6, 4, 4)
+# Name -> kind, constructor arguments, shape of the input.
 CASES = {
-    "conv": (QuantConv2D, layers.Conv2D, {"filters": 4, "kernel_size": 3, "strides": 2}, (-1,)),
-    "grouped conv": (QuantConv2D, layers.Conv2D, {"filters": 4, "kernel_size": 3, "groups": 2}, (-1,)),
-    "depthwise": (QuantDepthwiseConv2D, layers.DepthwiseConv2D, {"kernel_size": 3, "depth_multiplier": 2}, (-2, -1)),
-    "transpose": (QuantConv2DTranspose, layers.Conv2DTranspose, {"filters": 3, "kernel_size": 3}, (-2,)),
-    "dense": (QuantDense, layers.Dense, {"units": 5}, (-1,)),
+    "conv 1d": ("conv1d", {**CONV, "strides": 2}, STEPS),
+    "conv 1d, causal": ("conv1d", {**CONV, "padding": "causal", "dilation_rate": 2}, STEPS),
+    "conv": ("conv2d", {**CONV, "strides": 2}, IMAGE),
+    "grouped conv": ("conv2d", {**CONV, "groups": 2}, IMAGE),
+    "conv 3d": ("conv3d", {**CONV, "padding": "same"}, VOLUME),
+    "depthwise 1d": ("depthwise_conv1d", {**DEPTHWISE, "depth_multiplier": 2}, STEPS),
+    "depthwise": ("depthwise_conv2d", {**DEPTHWISE, "depth_multiplier": 2}, IMAGE),
+    "transpose 1d": ("conv1d_transpose", TRANSPOSE, STEPS),
+    "transpose": ("conv2d_transpose", TRANSPOSE, IMAGE),
+    "transpose 3d": ("conv3d_transpose", TRANSPOSE, VOLUME),
+    "dense": ("dense", {"units": 5}, IMAGE),
+    "dense of a vector": ("dense", {"units": 5}, (2, 4)),
 }
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES)
 def case(request):
-    cls, stock, config, axis = request.param
+    kind, config, shape = request.param
     keras.utils.set_random_seed(1)
-    scheme = Scheme(narrow=True, axis=axis)
-    x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
-    layer, twin = cls(weight_scheme=scheme, **config), stock(**config)
+    scheme = Scheme(narrow=True, axis=KERNEL_AXES[kind])
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    cls = QUANTIZED_LAYERS[kind]
+    layer, twin = cls(weight_scheme=scheme, **config), cls.__mro__[2](**config)
     layer.build(x.shape)
     twin.build(x.shape)
     return layer, twin, scheme, x
@@ -57,7 +63,7 @@ def test_the_stored_kernel_stays_float(case):
 def test_the_flag_is_reset_when_the_call_fails(case):
     layer = case[0]
     with pytest.raises(Exception, match=r".+"):
-        layer(np.zeros((2, 8, 8, 5), "float32"))
+        layer(np.zeros((*case[3].shape[:-1], 5), "float32"))
     assert np.array_equal(layer.kernel, layer.weights[0])
 
 
@@ -89,6 +95,10 @@ def test_a_dead_channel_stays_zero():
     layer.build((None, 2))
     layer.set_weights([np.float32([[1, 0, 2], [1, 0, 2]]), np.zeros(3, "float32")])
     assert np.array_equal(layer(np.ones((1, 2), "float32")), [[2, 0, 4]])
+
+
+def test_each_kind_with_channel_axes_has_a_quantized_layer_that_is_tried_here():
+    assert set(QUANTIZED_LAYERS) == set(KERNEL_AXES) == {kind for kind, _, _ in CASES.values()}
 
 
 @pytest.mark.parametrize("cls", QUANTIZED_LAYERS.values())

@@ -261,6 +261,25 @@ def test_a_model_without_anything_to_quantize_is_an_error():
         tfqat.prepare(keras.Model(inputs, layers.Softmax()(inputs)))
 
 
+def test_a_train_step_of_ones_own_is_told_to_be_left_out():
+    class Own(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(2)(keras.layers.Dense(3)(inputs))
+    assert tfqat.placement(Own(inputs, outputs)).changes[0].startswith("Own.train_step: not taken over")
+    assert tfqat.placement(keras.Model(inputs, outputs)).changes == ()
+
+
+def test_a_layer_called_in_int8_and_as_a_float_output_is_told_to_be_parted():
+    dense = keras.layers.Dense(4, name="dense")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, dense(dense(inputs)))
+    assert "dense: dense/1 shares its weights and stays float" in tfqat.placement(model).changes[0]
+    assert len(tfqat.prepare(model).trainable_variables) == 4
+
+
 def test_a_prepared_model_cannot_be_prepared_again(zoo):
     with pytest.raises(TfqatError, match="prepared already"):
         tfqat.prepare(tfqat.prepare(zoo.conv_net()))

@@ -212,8 +212,8 @@ spec.yaml: 11 errors
   random_seed (line 2): received "42" (a text), expected an integer; a number stands without quotes
   dataset_config.batch_sise (line 5): unknown key of kind digits, received 64 (an integer); nearest valid key: \
 dataset_config.batch_size; expected one of: kind, image_size, batch_size
-  model_config.architecture (line 7): received "resnet9" (a text), expected resnet8 or the name of a model of \
-keras.applications; did you mean resnet8?
+  model_config.architecture (line 7): received "resnet9" (a text), expected resnet8, vit or the name of a model \
+of keras.applications; did you mean resnet8?
   model_config.num_classes (line 8): received 9, expected 10, the number of classes of dataset_config.kind digits
   training_config.num_epochs (line 11): stands twice, first in line 10; expected each key once
   training_config.optimizer.momentum (line 12): received 0.8, which adam does not use; expected it with sgd only

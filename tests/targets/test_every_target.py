@@ -24,14 +24,20 @@ from tfqat.targets import load_target, summary, target_names
 TARGETS = target_names()
 ZOO = ("conv_net", "residual", "two_branches", "concat", "squeeze_excite", "nested", "separable", "bare_ops",
        "many_inputs", "subclassed", "unfoldable")  # fmt: skip
-MADE = "relu6 clipped_relu up_sampling2d_smooth pad_filled"
+MADE = (
+    "relu6 clipped_relu masked_softmax causal_mask up_sampling2d_smooth resizing resizing_smooth resize resize_smooth "
+    "pad_filled"
+)
 CONSTANTS = "add subtract multiply divide maximum minimum power"
 
 
 def known_kinds() -> set[str]:
     """The kinds of all layers and operations that Keras has, and those that tfqat tells apart itself."""
     operation = importlib.import_module("keras.src.ops.operation").Operation
-    modules = [keras.layers, *(importlib.import_module(f"keras.src.ops.{name}") for name in ("numpy", "nn", "core"))]
+    modules = [
+        keras.layers,
+        *(importlib.import_module(f"keras.src.ops.{name}") for name in ("numpy", "nn", "core", "image")),
+    ]
     classes = [c for module in modules for _, c in inspect.getmembers(module, inspect.isclass)]
     kinds = {kind_of(c.__name__, {}, 2) for c in classes if issubclass(c, operation) and c.__name__ != "Activation"}
     tables = ACTIVATIONS | IDENTITY | PREPROCESSING | OTHER_WEIGHTED | set(KERNEL_AXES)

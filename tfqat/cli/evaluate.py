@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tfqat.cli.options import CommandError, Debug, Overrides, SpecFile
+from tfqat.cli.options import CommandError, Debug, Overrides, SpecFile, Trust
 
 EXAMPLE = "tfqat evaluate --spec specs/digits.yaml --model results/digits/export/model.qdq.onnx"
 
@@ -29,6 +29,7 @@ def evaluate(
         str | None,
         typer.Option("--json", metavar="PATH", help="Where the JSON goes; - prints it, and nothing else."),
     ] = None,
+    trust: Trust = False,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
@@ -39,4 +40,4 @@ def evaluate(
         raise CommandError("--cache and --layer-precisions belong to a float ONNX; name it with --model.")
     if json is not None and json != "-" and (not json or Path(json).is_dir()):
         raise CommandError(f"--json: expected a file or -, received {json!r}")
-    run_job("evaluate", "evaluate", spec, overrides, model, cache, layer_precisions, json)
+    run_job("evaluate", "evaluate", spec, overrides, model, cache, layer_precisions, json, trust)

@@ -20,6 +20,15 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Dotted overrides of the spec, such as training_config.num_epochs=1."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        metavar="",
+        help="Run Python code that a model file carries (Lambda layers). Say so only where you trust whoever made the "
+        "file; it is not remembered from command to command.",
+    ),
+]
 Restart = Annotated[
     bool, typer.Option("--restart", metavar="", help="Remove an earlier run in the results folder first.")
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tfqat.cli.options import Debug, Overrides, Restart, SpecFile
+from tfqat.cli.options import Debug, Overrides, Restart, SpecFile, Trust
 
 EXAMPLE = "tfqat train --spec specs/digits.yaml training_config.num_epochs=1"
 
 
-def train(spec: SpecFile, overrides: Overrides = None, restart: Restart = False, debug: Debug = False) -> None:
+def train(
+    spec: SpecFile, overrides: Overrides = None, restart: Restart = False, trust: Trust = False, debug: Debug = False
+) -> None:
     """Train the spec's model; run again, it continues where a broken run stopped."""
     from tfqat.cli.run import run_job
 
-    run_job("train", "train", spec, overrides, restart)
+    run_job("train", "train", spec, overrides, restart, trust)

@@ -171,10 +171,12 @@ def _backward(
     model: onnx.ModelProto, known: Mapping[str, Encoding], keras_tensors: frozenset[str]
 ) -> dict[str, Encoding]:
     """Adds what the converter put in front of an encoded tensor within the same op."""
-    found = dict(known)
+    found, readers = dict(known), _readers(model)
     for node in reversed(model.graph.node):
         source = node.input[0] if node.input else ""
-        inner = source not in keras_tensors and node.op_type in _SAME_VALUES
+        # Read by anything else, it is inside another op as well, which was trained without a rounding there.
+        alone = all(reader.op_type in _SAME_VALUES for reader in readers.get(source, ()))
+        inner = source not in keras_tensors and node.op_type in _SAME_VALUES and alone
         if inner and source not in found and found.get(node.output[0]) is not None:
             found[source] = _shared(found[node.output[0]])
     constants = {tensor.name for tensor in model.graph.initializer}

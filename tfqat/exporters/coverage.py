@@ -1,5 +1,6 @@
-"""Coverage: which tensors of an ONNX model the weighted layers that run in INT8 need a scale for, and which have one.
+"""Coverage: which tensors of an ONNX model its INT8 layers need a scale for, and which have one.
 
+The layers that count are those with a kernel, and the products of two tensors, both of which need a scale.
 TensorRT runs a layer in INT8 only if it finds a scale for what the layer reads and for what its fused block gives; one
 missing line turns both neighbors non-INT8 ("Missing scale and zero-point for tensor ...").
 """
@@ -11,13 +12,15 @@ from dataclasses import dataclass
 
 import onnx
 
-from tfqat.exporters.onnx_qdq import weights_of
+from tfqat.exporters.onnx_qdq import products_of, weights_of
 
 # Nodes that end a block when they come after a weighted node in the same kernel.
 _FUSABLE = frozenset(
     "Add Sub Mul Div Relu Clip LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Erf Softplus Softsign "
     "Neg Exp Max Min BatchNormalization Identity Gelu Mish".split()
 )
+# What else may stand between the two products of an attention.
+_ON_SCORES = frozenset({"Where", "Softmax", "Reshape", "Transpose", "Unsqueeze", "Squeeze"})
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Coverage:
     Attributes:
         covered: tensors with a scale, in the model's order.
         missing: tensors without one that a layer meant for INT8 reads, or that its block gives.
-        int8: weighted nodes that run in INT8.
-        float_nodes: weighted nodes that do not.
+        int8: weighted nodes and products that run in INT8.
+        float_nodes: those that do not.
     """
 
     covered: tuple[str, ...]
@@ -49,9 +52,10 @@ def cover(model: onnx.ModelProto, scales: Collection[str], kept_float: Collectio
     names = [*(info.name for info in model.graph.input), *(name for n in model.graph.node for name in n.output)]
     int8, floats, missing = [], [], dict[str, None]()
     for node in model.graph.node:
-        if node.name not in blocks.weights:
+        if node.name not in blocks.weights and node.name not in blocks.products:
             continue
-        lacking = [name for name in (node.input[0],) if name not in scales] + blocks.lacking(node, scales)
+        reads = node.input[:1] if node.name in blocks.weights else dict.fromkeys(node.input)
+        lacking = [name for name in reads if name not in scales] + blocks.lacking(node, scales)
         if node.name in kept_float:
             floats.append(node.name)
         elif lacking:
@@ -64,10 +68,10 @@ def cover(model: onnx.ModelProto, scales: Collection[str], kept_float: Collectio
 
 
 class _Blocks:
-    """What a weighted node's kernel gives, found by walking forward."""
+    """What the kernel of a weighted node or a product gives, found by walking forward."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.weights = weights_of(model)
+        self.weights, self.products = weights_of(model), frozenset(products_of(model))
         self.outputs = {info.name for info in model.graph.output}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
@@ -76,13 +80,14 @@ class _Blocks:
 
     def lacking(self, node: onnx.NodeProto, scales: Collection[str]) -> list[str]:
         """The tensors at which a way out of the block ends without a scale; none where all ways meet one."""
+        fusable = _FUSABLE | _ON_SCORES if node.name in self.products else _FUSABLE
         waiting, seen, lacking = [node.output[0]], {node.output[0]}, []
         while waiting:
             tensor = waiting.pop(0)
             if tensor in scales:
                 continue
             readers = self.readers.get(tensor, [])
-            if tensor in self.outputs or not readers or any(r.op_type not in _FUSABLE for r in readers):
+            if tensor in self.outputs or not readers or any(r.op_type not in fusable for r in readers):
                 lacking.append(tensor)
                 continue
             following = [reader.output[0] for reader in readers if reader.output[0] not in seen]

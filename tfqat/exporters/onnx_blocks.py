@@ -5,8 +5,9 @@ nodes each pair is obeyed, so a pair between a convolution and its activation wo
 
 A kernel is: a weighted node; its BatchNormalization, bias or scale; of one residual Add the branch that takes the Add
 in (the one without a scale of its own, or else the later one); an activation, also one that is spelled as several
-nodes. So are an Add or BatchNormalization and an activation.
-Source: TensorRT developer guide, "Types of Fusions" and "Q/DQ Layer-Placement Recommendations".
+nodes. So are an Add or BatchNormalization and an activation; and the first product of an attention, the scaling, biases
+and masks of its scores, and their softmax.
+Source: TensorRT developer guide, "Types of Fusions", "Q/DQ Layer-Placement Recommendations" and "Fused Attention".
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection
 
 import onnx
 
-from tfqat.exporters.onnx_qdq import weights_of
+from tfqat.exporters.onnx_qdq import products_of, weights_of
 from tfqat.exporters.onnx_tidy import readers_of
 
 _ACTIVATIONS = frozenset(
@@ -25,6 +26,10 @@ _BINARY = frozenset("Add Sub Mul Div".split())
 # Nodes of which an activation of several is made; all that they read else is one number.
 _SPELLED = _ACTIVATIONS | _BINARY | frozenset("Erf Neg Exp Min Max Log Pow Sqrt Abs Reciprocal".split())
 _TAKES_ADD = frozenset({"Conv", "ConvTranspose"})
+# What may happen to scores before their softmax, each node giving them on to the next one alone.
+_ON_SCORES = _BINARY | {"Tanh", "Where", "Cast", "Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze"}
+# They read no values: a causal mask of open length asks the scores for their shape.
+_ASKING = frozenset({"Shape", "Size"})
 _MOST_NODES = 12  # of one activation
 
 
@@ -41,6 +46,9 @@ def inside(model: onnx.ModelProto, scales: Collection[str], spelled: bool = True
     for node in model.graph.node:
         if node.name in blocks.weights or node.op_type in {"BatchNormalization", *_BINARY}:
             found |= blocks.inside(node)
+    for node in model.graph.node:
+        if node.name in blocks.products:
+            found |= blocks.scores(node)
     return found
 
 
@@ -69,7 +77,7 @@ class _Blocks:
         self.scales, self.spelled = scales, spelled
         self.outputs = {info.name for info in model.graph.output}
         self.sizes = {t.name: _size(t) for t in model.graph.initializer}
-        self.weights = weights_of(model)
+        self.weights, self.products = weights_of(model), frozenset(products_of(model))
         self.producers = {name: node for node in model.graph.node for name in node.output}
         self.readers = readers_of(model.graph.node)
         self.levels: dict[str, int] = {}
@@ -81,14 +89,14 @@ class _Blocks:
         """The tensors within the kernel that begins with ``head``; none where it ends without a scale."""
         within: list[set[str]] = []
         tensor, weighted = head.output[0], head.name in self.weights
-        added = not (weighted and head.op_type in _TAKES_ADD)
+        added, folding = not (weighted and head.op_type in _TAKES_ADD), weighted
         ends = [tensor]
         while True:
             reader = self._sole_reader(tensor)
-            if weighted and reader is not None and self._folds(reader):
+            if folding and reader is not None and self._folds(reader):
                 step = {tensor}
             elif reader is not None and not added and reader.op_type == "Add" and self._takes_in(reader, tensor):
-                step, added = {tensor}, True
+                step, added, folding = {tensor}, True, False  # what scales the sum is no part of the kernel
             else:
                 break
             within.append(step)
@@ -100,6 +108,24 @@ class _Blocks:
         # As far as the last tensor with a scale.
         last = max((i for i, name in enumerate(ends) if name in self.scales), default=0)
         return set[str]().union(*within[:last])
+
+    def scores(self, product: onnx.NodeProto) -> set[str]:
+        """The tensors between a product and the softmax of what it gives; none where that has no scale."""
+        within, tensor = set[str](), product.output[0]
+        while (reader := self._sole_reader(tensor, _ASKING)) is not None:
+            within.add(tensor)
+            tensor = reader.output[0]
+            if reader.op_type == "Softmax":
+                return within if self._ends_with_scale(tensor) else set()
+            if reader.op_type not in _ON_SCORES:
+                break
+        return set()
+
+    def _ends_with_scale(self, softmax: str) -> bool:
+        """Whether a softmax has a scale, or what a mask leaves of it."""
+        reader = self._sole_reader(softmax)
+        masked = reader is not None and reader.op_type == "Where" and reader.output[0] in self.scales
+        return softmax in self.scales or masked
 
     def _folds(self, reader: onnx.NodeProto) -> bool:
         """Whether a node's numbers go into the kernel's own: BatchNormalization, a bias, a scale a channel."""
@@ -181,8 +207,9 @@ class _Blocks:
                 return False
             tensor = inputs[0]
 
-    def _sole_reader(self, tensor: str) -> onnx.NodeProto | None:
-        readers = self.readers.get(tensor, [])
+    def _sole_reader(self, tensor: str, besides: Collection[str] = ()) -> onnx.NodeProto | None:
+        """The only node that reads the tensor, those of the kinds in ``besides`` aside."""
+        readers = [node for node in self.readers.get(tensor, []) if node.op_type not in besides]
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
 

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from tfqat.errors import TfqatError
 from tfqat.exporters.onnx_fuse import fuse_dense, fuse_prelu
+from tfqat.exporters.onnx_tidy import names_read, names_read_inside, rewire_inside
 from tfqat.exporters.onnx_trace import INPUT, MARKER, OUTPUT, Trace
 from tfqat.graph.graph import Graph
 from tfqat.graph.kinds import IDENTITY
@@ -125,6 +126,8 @@ class _Renamer:
         self.constants = dict(trace.constants)
         self.layers = {tensor: op.layer_name for op in graph.ops for tensor in op.outputs}
         self.ops = {op.name: op for op in graph.ops}
+        # What is read without a marker in between: it is inside an op.
+        self.read_inside = names_read(node for node in self.old.node if not node.name.startswith(MARKER))
         self.aliases: dict[str, str] = {}  # raw tensor behind a marker -> raw tensor before it
         self.names: dict[str, str] = {}  # raw tensor -> final name
         self.used: set[str] = set()
@@ -178,15 +181,35 @@ class _Renamer:
         """The raw tensor that stands for Keras' tensor ``name``, named."""
         source = self._source(marker.output[0])
         known = self.names.get(source)
-        if known is None:
+        if known is None and source not in self.read_inside:
             self.names[source] = self._take(name if name not in self.used else f"{name}/transpose")
-        elif known != name and not self._is_output(known, name) and not self._passes_through(name):
-            # The converter merged two ops that compute the same; each keeps a tensor, since ranges may differ.
-            identity = helper.make_node("Identity", [source], [marker.output[0] + "/identity"], name=marker.name)
-            self._redirect(marker.output[0], identity)
-            self.names[identity.output[0]] = self._take(name)
-            return identity.output[0]
+        elif known is None or not (known == name or self._is_output(known, name) or self._passes_through(name)):
+            # The converter merged two ops that compute the same, or one with what another does inside (the sigmoid of
+            # a SiLU); each keeps a tensor, since ranges may differ.
+            own = self._apart(source, known, name, marker.output[0] + "/identity") or helper.make_node(
+                "Identity", [source], [marker.output[0] + "/identity"], name=marker.name
+            )
+            self._redirect(marker.output[0], own)
+            self.names[own.output[0]] = self._take(name)
+            return own.output[0]
         return source
+
+    def _apart(self, source: str, known: str | None, name: str, output: str) -> onnx.NodeProto | None:
+        """A node of its own for one of two ops that compute the same of one tensor; None where it takes several.
+
+        An Identity behind the other's would leave the tensor with one reader, and TensorRT fuses along such tensors.
+        """
+        node, ours, other = self.producers.get(source), self.graph.producer(name), self.graph.producer(known or "")
+        if node is None or ours is None or other is None or (ours.kind, ours.inputs) != (other.kind, other.inputs):
+            return None
+        if [self.names.get(self._source(raw)) for raw in node.input if raw not in self.constants] != list(ours.inputs):
+            return None
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = output
+        del copy.output[:]
+        copy.output.append(output)
+        return copy
 
     def _is_output(self, known: str, name: str) -> bool:
         return known in self.outputs and self.graph.outputs[self.outputs.index(known)] == name
@@ -241,7 +264,8 @@ class _Renamer:
                 order.append(node)
                 continue
             stack.append((tensor, True))
-            stack.extend((self._source(name), False) for name in reversed(node.input) if name)
+            reads = (*node.input, *names_read_inside(node))
+            stack.extend((self._source(name), False) for name in reversed(reads) if name)
         return order
 
     def _write(self, group: _Owned) -> list[str]:
@@ -260,6 +284,7 @@ class _Renamer:
                 new.output[i] = self.names.get(raw, "")
             for i, raw in enumerate(node.input):
                 new.input[i] = self._input_name(group, node, i, raw)
+            rewire_inside(new, {raw: self._input_name(group, node, -1, raw) for raw in self._captured(node)})
             self.new_nodes.append(new)
             names.append(new.name)
         return names
@@ -294,6 +319,11 @@ class _Renamer:
             role = _ROLES.get(node.op_type, {}).get(index) or self._role(group, node, raw)
             self.new_constants[key] = self._take(f"{group.layer}/{role}")
         return self.new_constants[key]
+
+    def _captured(self, node: onnx.NodeProto) -> list[str]:
+        """What graphs inside the node read of this one."""
+        read = names_read_inside(node)
+        return [raw for raw in read if raw in self.constants or self._source(raw) in self.names]
 
     def _role(self, group: _Owned, node: onnx.NodeProto, raw: str) -> str:
         after_weighted = any(other.op_type in WEIGHTED and self._reads_constant(other) for other in group.nodes)

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
+from tfqat.exporters.onnx_tidy import rewire_inside
 
 # A kernel is stored as scale * integer in float32; more than this many steps off its grid is another kernel.
 _OFF_GRID = 1e-2
@@ -48,6 +49,12 @@ def weights_of(model: onnx.ModelProto) -> dict[str, Weight]:
         if axis_of is not None and len(node.input) > 1 and node.input[1] in constants:
             found[node.name] = Weight(node.name, node.input[1], axis_of(node, constants[node.input[1]]))
     return found
+
+
+def products_of(model: onnx.ModelProto) -> list[str]:
+    """The names of the nodes that multiply two computed tensors, as the two products of an attention do."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and constants.isdisjoint(n.input)]
 
 
 def _gemm_axis(node: onnx.NodeProto, rank: int) -> int:
@@ -175,6 +182,7 @@ class _Inserter:
         for i, name in enumerate(node.input):
             raw = node.name in self.raw.get(name, ())
             new.input[i] = (self.unquantized if raw else self.instead).get(name, name)
+        rewire_inside(new, self.instead)
         self.nodes.append(new)
         for i, name in enumerate(node.output):
             if name in self.activations and name in self.outputs and OUTPUT not in self.raw.get(name, ()):

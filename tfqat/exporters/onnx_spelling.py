@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
+from onnx import TensorProto
 
 from tfqat.graph.graph import Graph, Op
+from tfqat.graph.kinds import KERNEL_AXES
 
 
 def _nearest(graph: Graph, op: Op, images: Any, outputs: list[Any]) -> list[Any]:
@@ -30,14 +33,64 @@ def _reshaped(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]
     return [tf.reshape(value, [-1 if size is None else size for size in shape])]
 
 
-def _grouped(graph: Graph, op: Op, images: Any, outputs: list[Any]) -> list[Any]:
-    """A grouped convolution as TensorFlow's op; Keras hands it to XLA, of which there is no ONNX form."""
+def _convolution(graph: Graph, op: Op, values: Any, outputs: list[Any]) -> list[Any]:
+    """A convolution that Keras hands to XLA, or to what tf2onnx does not understand, by ops that it does.
+
+    Those with groups, with channels first, and transposed ones along one axis, which are run on images of height 1.
+    """
     layer = op.source.built
-    if layer.groups == 1 or layer.data_format == "channels_first":
+    first, axes = layer.data_format == "channels_first", list(range(1, values.shape.rank - 1))
+    narrow = op.kind == "conv1d_transpose"
+    if not first and not narrow and getattr(layer, "groups", 1) == 1:
         return outputs
-    padding, strides, dilations = layer.padding.upper(), list(layer.strides), list(layer.dilation_rate)
-    found = tf.nn.convolution(images, _kernel_of(layer), strides=strides, padding=padding, dilations=dilations)
-    return [_with_bias(layer, found)]
+    values = tf.transpose(values, [0, *(axis + 1 for axis in axes), 1]) if first else values
+    found = _transposed(layer, values) if narrow else _convolved(layer, op.kind, values)
+    # Where the last axis is as long as there are channels, Keras adds the bias along it, also with channels first.
+    misled = first and layer.use_bias and graph.shapes[op.outputs[0]][-1] == layer.bias.shape[0]
+    found = found if misled else _with_bias(layer, found)
+    found = tf.transpose(found, [0, len(axes) + 1, *axes]) if first else found
+    return [_with_bias(layer, found) if misled else found]
+
+
+def _convolved(layer: Any, kind: str, values: Any) -> Any:
+    strides, dilations, kernel = tuple(layer.strides), tuple(layer.dilation_rate), _kernel_of(layer)
+    if kind.startswith("depthwise"):
+        return keras.ops.depthwise_conv(values, kernel, strides, layer.padding, "channels_last", dilations)
+    if kind.endswith("transpose"):
+        given = (layer.padding, layer.output_padding, "channels_last", dilations)
+        return keras.ops.conv_transpose(values, kernel, strides, *given)
+    padding = layer.padding.upper()
+    if padding == "CAUSAL":
+        values, padding = tf.pad(values, [(0, 0), (dilations[0] * (layer.kernel_size[0] - 1), 0), (0, 0)]), "VALID"
+    return tf.nn.convolution(values, kernel, strides=strides, padding=padding, dilations=dilations)
+
+
+def _transposed(layer: Any, values: Any) -> Any:
+    pad = layer.output_padding
+    found = keras.ops.conv_transpose(
+        tf.expand_dims(values, 1),
+        tf.expand_dims(_kernel_of(layer), 0),
+        (1, *layer.strides),
+        layer.padding,
+        None if pad is None else (0, *([pad] if isinstance(pad, int) else pad)),
+        "channels_last",
+        (1, *layer.dilation_rate),
+    )
+    return tf.squeeze(found, 1)
+
+
+def _extreme(find: Callable[..., Any], graph: Graph, op: Op, values: Any, outputs: list[Any]) -> list[Any]:
+    """The place of the largest or smallest value; Keras tells -0.0 from 0.0 by their bits, which ONNX cannot."""
+    axis = op.source.built.axis
+    if axis is None:
+        return outputs
+    found = find(values, axis, output_type=tf.int32)
+    return [tf.expand_dims(found, axis) if op.source.built.keepdims else found]
+
+
+def _looked_up(graph: Graph, op: Op, numbers: Any, outputs: list[Any]) -> list[Any]:
+    """Rows of a table; Keras counts negative numbers from its end, which becomes ten nodes, and which no token is."""
+    return [tf.gather(tf.cast(tf.convert_to_tensor(op.source.built.embeddings), outputs[0].dtype), numbers)]
 
 
 def _product(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
@@ -55,12 +108,15 @@ def _with_bias(layer: Any, value: Any) -> Any:
 
 
 # Kinds that read better in ONNX when spelled otherwise than Keras does.
-SPELLINGS = {
+SPELLINGS: dict[str, Callable[..., list[Any]]] = {
     "up_sampling2d": _nearest,
     "flatten": _reshaped,
     "reshape": _reshaped,
-    "conv2d": _grouped,
+    **dict.fromkeys(set(KERNEL_AXES) - {"dense"}, _convolution),
     "dense": _product,
+    "embedding": _looked_up,
+    "argmax": partial(_extreme, tf.argmax),
+    "argmin": partial(_extreme, tf.argmin),
 }
 
 
@@ -75,8 +131,35 @@ def _combined(inner: str, combine: str, reverse: bool, context: Any, node: Any, 
     context.make_node(combine, terms, name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
+def _log1p(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """tf2onnx' handler of ``log(x + 1)``."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    inputs, outputs = list(node.input), list(node.output)
+    context.remove_node(node.name)
+    one = context.make_const(f"{name}/one", np.ones((), np.float32)).output[0]
+    more = context.make_node("Add", [*inputs, one], name=f"{name}/add", shapes=shapes, dtypes=dtypes).output[0]
+    context.make_node("Log", [more], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
+def _where(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """tf2onnx' handler of a choice, for which its own writes two products and a sum."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    inputs, outputs = list(node.input), list(node.output)
+    context.remove_node(node.name)
+    if dtypes[0] != TensorProto.BOOL:
+        context.make_node("Where", inputs, name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+        return
+    # onnxruntime chooses no booleans.
+    numbers = [context.make_node("Cast", [value], attr={"to": TensorProto.INT32}).output[0] for value in inputs[1:]]
+    chosen = context.make_node("Where", [inputs[0], *numbers], name=f"{name}/where").output
+    attr = {"to": TensorProto.BOOL}
+    context.make_node("Cast", chosen, attr=attr, name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
 # TensorFlow op -> tf2onnx handler: Keras' exact GELU has Erfc(x) = 1 - Erf(x), its CELU Expm1(x) = Exp(x) - 1.
 HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "Erfc": (partial(_combined, "Erf", "Sub", True), []),
     "Expm1": (partial(_combined, "Exp", "Sub", False), []),
+    "Log1p": (_log1p, []),
+    "SelectV2": (_where, []),
 }

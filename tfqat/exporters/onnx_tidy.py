@@ -69,20 +69,32 @@ def rewire(nodes: Iterable[onnx.NodeProto], alias: Mapping[str, str]) -> None:
     for node in nodes:
         for i, name in enumerate(node.input):
             node.input[i] = alias.get(name, name)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                rewire(inner.node, alias)
+        rewire_inside(node, alias)
+
+
+def rewire_inside(node: onnx.NodeProto, alias: Mapping[str, str]) -> None:
+    """Makes the nodes of graphs inside ``node`` read ``alias[name]`` in place of ``name``."""
+    for inner in _inner_graphs(node):
+        rewire(inner.node, alias)
 
 
 def names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
     """What the nodes, and those of graphs inside them, read; what graphs inside them give counts as read."""
-    found: set[str] = set()
-    for node in nodes:
-        found.update(node.input)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                found |= names_read(inner.node) | {info.name for info in inner.output}
-    return found
+    return {name for node in nodes for name in (*node.input, *names_read_inside(node))}
+
+
+def names_read_inside(node: onnx.NodeProto) -> list[str]:
+    """What graphs inside ``node`` (the body of a Loop, say) read and give, in order; names of their own included."""
+    found = dict[str, None]()
+    for graph in _inner_graphs(node):
+        for inner in graph.node:
+            found.update(dict.fromkeys((*inner.input, *names_read_inside(inner))))
+        found.update(dict.fromkeys(info.name for info in graph.output))
+    return list(found)
+
+
+def _inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
 
 
 def computed(node: onnx.NodeProto, given: Mapping[str, np.ndarray], opset: int) -> np.ndarray:
@@ -147,6 +159,6 @@ def _folded(
             pairs = zip(node.input, inputs, strict=True)
             given = {name: numpy_helper.to_array(constants[source]) for name, source in pairs if name}
             value = computed(node, given, opset)
-            constants[node.output[0]] = numpy_helper.from_array(np.ascontiguousarray(value), node.output[0])
+            constants[node.output[0]] = numpy_helper.from_array(np.asarray(value, order="C"), node.output[0])
             folded[node.output[0]] = None
     return kept, folded

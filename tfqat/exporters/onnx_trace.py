@@ -3,8 +3,9 @@
 tf2onnx invents names and moves Transposes about. So each op's output goes through ``tf.raw_ops.CheckNumerics``, which
 carries a number and survives TensorFlow's own graph optimizer; its handler here turns it into a LeakyRelu, an
 elementwise op through which tf2onnx pushes Transposes, with a node name that tells it apart. Its ``alpha`` is the
-number again, so that no two markers are merged as duplicates. What a marker reads is the tensor it names; the markers
-are taken out afterwards (see onnx_names).
+number again, so that no two markers are merged as duplicates. Behind a transpose of the model's own, which hardware
+runs where it stands (in front of a product of an attention), the marker is a ThresholdedRelu: none goes through it.
+What a marker reads is the tensor it names; the markers are taken out afterwards (see onnx_names).
 
 tf2onnx copies the graph with all constants once an optimizer, which for a model of 480 MB took more than 16 GB and
 minutes (measured). So kernels go through it as inputs; what it does to them is computed afterwards.
@@ -26,14 +27,22 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tfqat.errors import TfqatError
+from tfqat.exporters.onnx_convolutions import settle, take_biases
+from tfqat.exporters.onnx_nodes import Nodes
+from tfqat.exporters.onnx_one_axis import one_axis
 from tfqat.exporters.onnx_spelling import HANDLERS, SPELLINGS
+from tfqat.exporters.onnx_tidy import names_read, names_read_inside
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import KERNEL_AXES
 from tfqat.graph.run import run
 
 MARKER = "tfqat_marker::"
+HELD = "held "
+CONVOLUTIONS = frozenset(KERNEL_AXES) - {"dense"}
 INPUT, OUTPUT, KERNEL = "tfqat_input_", "tfqat_output_", "tfqat_kernel_"
+
+_TRANSPOSES = frozenset({"permute", "transpose", "swapaxes", "moveaxis"})
 
 # Importing tf2onnx takes half a second and configures loggers, so it is imported where it is used.
 
@@ -76,7 +85,9 @@ def trace(graph: Graph, opset: int) -> Trace:
         proto, _ = tf2onnx.convert.from_function(function, specs, opset=opset, custom_op_handlers=handlers)
     _check_known(proto)
     constants = _constants(proto, kernels, function.get_concrete_function(*specs))
-    return Trace(proto, _folded(proto, constants), tuple(marks))
+    constants = _folded(proto, constants)
+    _corrected(proto, graph, constants, marks)
+    return Trace(proto, constants, tuple(marks))
 
 
 def _kernels(graph: Graph) -> list[Any]:
@@ -93,7 +104,7 @@ def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
             outputs = SPELLINGS[op.kind](graph, op, tensors[op.inputs[0]], outputs)
         for tensor, name in zip(outputs, op.outputs, strict=True):
             tensor.set_shape(graph.shapes[name])  # Keras' own call may have lost it, and a Reshape needs it
-            tensors[name] = _mark(tensor, name, marks)
+            tensors[name] = _mark(tensor, name, marks, HELD if op.kind in _TRANSPOSES else "")
         return [tensors[name] for name in op.outputs]
 
     def function(*inputs: Any) -> dict[str, Any]:
@@ -107,23 +118,23 @@ def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
     return function
 
 
-def _mark(tensor: Any, name: str, marks: list[str]) -> Any:
+def _mark(tensor: Any, name: str, marks: list[str], held: str) -> Any:
     if not tensor.dtype.is_floating:
         return tensor  # CheckNumerics takes no integers; no integer tensor needs a range either
     marks.append(name)
-    return tf.raw_ops.CheckNumerics(tensor=tensor, message=str(len(marks) - 1))
+    return tf.raw_ops.CheckNumerics(tensor=tensor, message=f"{held}{len(marks) - 1}")
 
 
 def _replace_marker(context: Any, node: Any, name: str, args: Sequence[Any]) -> None:
     """tf2onnx' handler of CheckNumerics (its signature is tf2onnx' own)."""
-    number = node.get_attr_str("message")
+    message = node.get_attr_str("message")
+    number = message.removeprefix(HELD)
     shapes, dtypes = node.output_shapes, node.output_dtypes
     inputs, outputs = list(node.input), list(node.output)
     context.remove_node(node.name)
     alpha = {"alpha": float(number) + 2.0}  # neither 0 nor 1, which other optimizers might know
-    context.make_node(
-        "LeakyRelu", inputs, attr=alpha, name=f"{MARKER}{number}", outputs=outputs, shapes=shapes, dtypes=dtypes
-    )
+    kind = "LeakyRelu" if message == number else "ThresholdedRelu"
+    context.make_node(kind, inputs, attr=alpha, name=f"{MARKER}{number}", outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
 def _constants(proto: onnx.ModelProto, kernels: Sequence[Any], concrete: Any) -> dict[str, np.ndarray]:
@@ -148,15 +159,33 @@ def _folded(proto: onnx.ModelProto, constants: dict[str, np.ndarray]) -> dict[st
     out of ``proto``; the constants that are read after that."""
     kept = []
     for node in proto.graph.node:
-        if node.name.startswith(MARKER) or not all(name in constants for name in node.input if name):
+        reads = [name for name in (*node.input, *names_read_inside(node)) if name]
+        if node.name.startswith(MARKER) or not all(name in constants for name in reads):
             kept.append(node)
             continue
         outputs = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input if name})
-        constants.update(zip(node.output, map(np.ascontiguousarray, outputs), strict=True))
-    read = {name for node in kept for name in node.input} | {info.name for info in proto.graph.output}
+        constants.update(zip(node.output, (np.asarray(value, order="C") for value in outputs), strict=True))
+    read = names_read(kept) | {info.name for info in proto.graph.output}
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
     return {name: value for name, value in constants.items() if name in read}
+
+
+def _corrected(proto: onnx.ModelProto, graph: Graph, constants: dict[str, np.ndarray], marks: Sequence[str]) -> None:
+    """Corrects what tf2onnx makes of convolutions."""
+    nodes = Nodes(proto)
+    markers = {node.name: node for node in nodes.all if node.name.startswith(MARKER)}
+    numbers = {name: number for number, name in enumerate(marks)}
+    for op in graph.ops:
+        marker = markers.get(f"{MARKER}{numbers.get(op.outputs[0])}")
+        if op.kind in CONVOLUTIONS and marker is not None:
+            settle(op, marker.input[0], nodes)
+    nodes.prune()
+    take_biases(nodes, constants)
+    one_axis(nodes, constants)
+    nodes.prune()
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes.all)
 
 
 def _check_known(model: onnx.ModelProto) -> None:

@@ -1,7 +1,7 @@
 """TensorRT on the DLA: float ONNX, a cache with a scale for every tensor, and the layers that must stay FP16.
 
 What the model was trained with is kept; the other tensors (inside blocks, behind the last quantized layer) get scales
-from a run of the trained model on calibration images.
+from a run of the trained model on calibration images. Masks of large numbers get none: what reads them stays FP16.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
 from tfqat.exporters import implicit, onnx_qdq
 from tfqat.exporters.exportable import Exportable, Written, filled
+from tfqat.exporters.onnx_masks import masks_of
 from tfqat.exporters.options import Options
 
 PRECISION = "fp16"  # a DLA has no float32
@@ -42,6 +43,8 @@ def write(exportable: Exportable, folder: Path, options: Options) -> Written:
     kept = sum(encoding.origin != "calibrated" for encoding in told.activations.values())
     written = implicit.write(exportable, complete, folder, options, PRECISION)
     counts = f"{kept} scales as trained, {len(complete.activations) - kept} calibrated at export"
+    masks = masks_of(model)
+    counts += f", none for {len(masks)} masks of large numbers, which stay {PRECISION.upper()}" if masks else ""
     return Written(written.files, written.report, f"{written.message}\nDLA: {counts}.", complete)
 
 
@@ -55,7 +58,8 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def _check_complete(model: onnx.ModelProto, told: Encodings) -> None:
-    missing = [name for name in float_tensors(model) if name not in told.activations]
+    masks = masks_of(model)
+    missing = [name for name in float_tensors(model) if name not in told.activations and name not in masks]
     if missing:
         raise TfqatError(
             f"{len(missing)} tensors have no scale, which a DLA needs for all: {missing[:10]}. Give calibration images "

@@ -14,8 +14,8 @@ from tfqat.graph.kinds import KERNEL_AXES
 # Kind -> the ONNX ops that speak for it, the decisive one first: what is not said of that is asked of the next.
 # AIMET takes a Linear for Gemm and MatMul alike, and a ReLU6 for a Clip, or (in TensorFlow) for a Relu.
 ONNX_NAMES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("conv2d", "depthwise_conv2d"), ("Conv",)),
-    "conv2d_transpose": ("ConvTranspose",),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "depthwise_conv1d", "depthwise_conv2d"), ("Conv",)),
+    **dict.fromkeys(("conv1d_transpose", "conv2d_transpose", "conv3d_transpose"), ("ConvTranspose",)),
     "dense": ("Gemm", "MatMul"),
     **dict.fromkeys(("matmul", "dot"), ("MatMul",)),
     "batch_normalization": ("BatchNormalization",),
@@ -35,7 +35,8 @@ ONNX_NAMES: dict[str, tuple[str, ...]] = {
     "softplus": ("Softplus",),
     "softsign": ("Softsign",),
     "mish": ("Mish",),
-    "softmax": ("Softmax",),
+    **dict.fromkeys(("softmax", "masked_softmax"), ("Softmax",)),
+    "where": ("Where",),
     "log_softmax": ("LogSoftmax",),
     "exponential": ("Exp",),
     "log": ("Log",),
@@ -53,41 +54,70 @@ ONNX_NAMES: dict[str, tuple[str, ...]] = {
     "sum": ("ReduceSum",),
     "rescaling": ("Add", "Mul"),
     "normalization": ("Div", "Sub"),
-    **dict.fromkeys(("average_pooling2d", "adaptive_average_pooling2d", "average_pool"), ("AveragePool",)),
-    "global_average_pooling2d": ("GlobalAveragePool", "AveragePool"),
+    **dict.fromkeys(
+        (
+            "average_pooling1d average_pooling2d average_pooling3d adaptive_average_pooling1d "
+            "adaptive_average_pooling2d adaptive_average_pooling3d average_pool adaptive_average_pool"
+        ).split(),
+        ("AveragePool",),
+    ),
+    **dict.fromkeys(
+        "global_average_pooling1d global_average_pooling2d global_average_pooling3d".split(),
+        ("GlobalAveragePool", "AveragePool"),
+    ),
     "mean": ("ReduceMean",),
-    **dict.fromkeys(("max_pooling2d", "adaptive_max_pooling2d", "max_pool"), ("MaxPool",)),
-    "global_max_pooling2d": ("GlobalMaxPool", "MaxPool"),
+    **dict.fromkeys(
+        (
+            "max_pooling1d max_pooling2d max_pooling3d adaptive_max_pooling1d adaptive_max_pooling2d "
+            "adaptive_max_pooling3d max_pool adaptive_max_pool"
+        ).split(),
+        ("MaxPool",),
+    ),
+    **dict.fromkeys(
+        "global_max_pooling1d global_max_pooling2d global_max_pooling3d".split(), ("GlobalMaxPool", "MaxPool")
+    ),
     "max": ("ReduceMax",),
     "min": ("ReduceMin",),
-    "concatenate": ("Concat",),
+    **dict.fromkeys(("concatenate", "stack"), ("Concat",)),
     "reshape": ("Reshape",),
     **dict.fromkeys(("flatten", "ravel"), ("Flatten", "Reshape")),
     **dict.fromkeys(("permute", "transpose", "swapaxes", "moveaxis"), ("Transpose",)),
     "squeeze": ("Squeeze",),
     "expand_dims": ("Unsqueeze",),
-    **dict.fromkeys(("zero_padding2d", "pad", "pad_filled"), ("Pad",)),
-    **dict.fromkeys(("cropping2d", "slice", "flip", "center_crop"), ("Slice",)),
+    **dict.fromkeys("zero_padding1d zero_padding2d zero_padding3d pad pad_filled".split(), ("Pad",)),
+    **dict.fromkeys("cropping1d cropping2d cropping3d slice flip center_crop".split(), ("Slice",)),
     "get_item": ("Slice", "Gather"),
-    **dict.fromkeys(("up_sampling2d", "up_sampling2d_smooth", "resizing"), ("Resize", "Upsample")),
-    **dict.fromkeys(("split", "unstack"), ("Split",)),
+    "take": ("Gather",),
+    **dict.fromkeys(
+        (
+            "up_sampling1d up_sampling2d up_sampling3d up_sampling2d_smooth resizing resizing_smooth resize "
+            "resize_smooth"
+        ).split(),
+        ("Resize", "Upsample"),
+    ),
+    "depth_to_space": ("DepthToSpace",),
+    "space_to_depth": ("SpaceToDepth",),
+    **dict.fromkeys(("split", "array_split", "unstack"), ("Split",)),
     **dict.fromkeys(("repeat", "tile", "repeat_vector"), ("Tile",)),
     "broadcast_to": ("Expand",),
-    "roll": ("Concat",),
-    "stop_gradient": ("Identity",),
+    **dict.fromkeys(("roll", "rot90"), ("Concat",)),
+    **dict.fromkeys(("stop_gradient", "copy"), ("Identity",)),
     "cast": ("Cast",),
 }
 WEIGHTED = frozenset(KERNEL_AXES)
 # The integers of their output are integers of their input, so it needs no range of its own.
 MOVING = frozenset(
     (
-        "max_pooling2d max_pool global_max_pooling2d adaptive_max_pooling2d max min reshape flatten permute transpose "
-        "squeeze expand_dims zero_padding2d pad cropping2d up_sampling2d get_item slice split unstack repeat tile flip "
-        "swapaxes moveaxis ravel repeat_vector broadcast_to stop_gradient center_crop roll"
+        "max_pooling1d max_pooling2d max_pooling3d max_pool global_max_pooling1d global_max_pooling2d "
+        "global_max_pooling3d adaptive_max_pooling1d adaptive_max_pooling2d adaptive_max_pooling3d adaptive_max_pool "
+        "max min reshape flatten permute transpose squeeze expand_dims zero_padding1d zero_padding2d zero_padding3d "
+        "pad cropping1d cropping2d cropping3d up_sampling1d up_sampling2d up_sampling3d resizing resize get_item take "
+        "slice split array_split unstack repeat tile flip swapaxes moveaxis ravel repeat_vector broadcast_to "
+        "stop_gradient copy center_crop roll rot90 depth_to_space space_to_depth"
     ).split()
 )
 # They have no negative output, so a lower bound of 0 says nothing new of them.
-NONNEGATIVE = frozenset("relu relu6 sigmoid hard_sigmoid softmax softplus exponential".split())
+NONNEGATIVE = frozenset("relu relu6 sigmoid hard_sigmoid softmax masked_softmax softplus exponential".split())
 
 # All operators of the ONNX standard up to opset 24, whether a Keras layer becomes one or not.
 ONNX_OPS = frozenset(

@@ -19,11 +19,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Block:
-    """A chain that fuses: its name, its steps from first to last, and the vendor's page that says so."""
+    """A chain that fuses: its name, its steps from first to last, and the vendor's page that says so.
+
+    ``takes_floats`` says that what its ops read besides each other stays as it is (a mask, a bias on scores).
+    """
 
     name: str
     steps: tuple[Step, ...]
     source: str
+    takes_floats: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +47,19 @@ class Match:
         return self.ops[-1].outputs[0]
 
 
-def chain(name: str, source: str, *steps: Collection[str] | Step) -> Block:
+def chain(name: str, source: str, *steps: Collection[str] | Step, takes_floats: bool = False) -> Block:
     """A Block whose first step is required; the others are optional, but for those given as a Step."""
     made = [step if isinstance(step, Step) else Step(frozenset(step), index > 0) for index, step in enumerate(steps)]
-    return Block(name, tuple(made), source)
+    return Block(name, tuple(made), source, takes_floats)
 
 
 def match_blocks(
-    graph: Graph, blocks: tuple[Block, ...], fusable: Callable[[Op, Op], bool], skip: Collection[str]
+    graph: Graph, blocks: tuple[Block, ...], fusable: Callable[[Block, Op, Op], bool], skip: Collection[str]
 ) -> list[Match]:
     """Each op in exactly one match: the longest block that starts at it, or itself alone.
 
-    An op joins a block only as the sole reader of the op before it, if ``fusable(op before, op)`` allows it and it is
-    not named in ``skip``.
+    An op joins a block only as the sole reader of the op before it, if ``fusable(block, op before, op)`` allows it and
+    it is not named in ``skip``.
     """
     taken: set[str] = set()
     matches = []
@@ -70,14 +74,16 @@ def match_blocks(
     return matches
 
 
-def _follow(graph: Graph, block: Block, head: Op, fusable: Callable[[Op, Op], bool], skip: Collection[str]) -> Match:
+def _follow(
+    graph: Graph, block: Block, head: Op, fusable: Callable[[Block, Op, Op], bool], skip: Collection[str]
+) -> Match:
     if head.kind not in block.steps[0].kinds:
         return Match(block, ())
     ops = [head]
     for step in block.steps[1:]:
         following, between = _next(graph, ops[-1], skip)
         before = between[-1] if between else ops[-1]
-        if following is not None and following.kind in step.kinds and fusable(before, following):
+        if following is not None and following.kind in step.kinds and fusable(block, before, following):
             ops += [*between, following]
         elif not step.optional:
             return Match(block, ())

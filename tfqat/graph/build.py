@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
@@ -22,12 +23,14 @@ def build(graph: Graph, model_class: Callable[..., keras.Model] = keras.Model) -
     """
     tensors: dict[str, Any] = {name: _input(graph, name) for name in graph.inputs}
     layers: dict[Any, Any] = {}
+    used: set[str] = set()
     fresh = []
     with room_for(len(graph.ops)):
         for op in graph.ops:
             if op.source.key not in layers:
-                layers[op.source.key] = make_layer(op, _free_name(op, layers.values()))
-                fresh.append((layers[op.source.key], op.source.values))
+                layers[op.source.key] = layer = make_layer(op, _free_name(op, used))
+                used.add(layer.name)
+                fresh.append((layer, op.source.values))
             tensors.update(call(op, layers[op.source.key], tensors))
         model = model_class(
             _structured(graph.input_structure, graph.inputs, tensors),
@@ -46,26 +49,46 @@ def make_layer(op: Op, name: str) -> Any:
         TfqatError: its config does not say enough to make it again.
     """
     if not op.source.config and op.source.built is not None and not issubclass(op.source.cls, keras.layers.Layer):
-        return op.source.built  # an operation without a config has no state, and no name of its own to keep
+        return _renamed(op.source.built, name)
+    if op.source.cls is keras.layers.Lambda and op.source.built is not None:
+        return _same_function(op.source.built, name)
     try:
         return op.source.cls.from_config({**op.source.config, "name": name})
     except (TypeError, ValueError) as error:
         raise TfqatError(
             f"Layer {op.name!r} ({op.source.cls.__name__}) cannot be made again from its config ({error}). Give the "
-            "class a get_config() with all arguments of its constructor; replace a Lambda by keras.ops."
+            "class a get_config() with all arguments of its constructor."
         ) from error
 
 
-def _free_name(op: Op, layers: Iterable[Any]) -> str:
+def _renamed(operation: Any, name: str) -> Any:
+    """A stateless operation under another name, as if it had never been called."""
+    fresh = copy.copy(operation)
+    fresh.name, fresh._inbound_nodes, fresh._outbound_nodes = name, [], []
+    return fresh
+
+
+def _same_function(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:
+    """A Lambda with the function of another; one without a name cannot be read back from the config."""
+    return keras.layers.Lambda(
+        layer.function, layer._output_shape, layer.mask, layer.arguments, name=name, dtype=layer.dtype_policy.name
+    )
+
+
+def _free_name(op: Op, used: Collection[str]) -> str:
     """The layer's name; the call's where calls that shared a layer have been parted (by BatchNorms of their own)."""
     name = layer_name_of(op.layer_name)
-    return layer_name_of(op.name) if any(layer.name == name for layer in layers) else name
+    return layer_name_of(op.name) if name in used else name
 
 
 def call(op: Op, layer: Any, tensors: dict[str, Any]) -> dict[str, Any]:
     """Calls the layer on the op's inputs; output name -> tensor."""
     args, kwargs = fill(op, tensors)
     outputs = tree.flatten(layer(*args, **kwargs))
+    for tensor in outputs:
+        if isinstance(tensor, keras.KerasTensor):
+            # Keras takes a symbolic product with a number for sparse, and finds other shapes for what reads that.
+            tensor._sparse = False
     return dict(zip(op.outputs, outputs, strict=True))
 
 
@@ -86,6 +109,12 @@ def _structured(structure: Any, names: tuple[str, ...], tensors: dict[str, Any])
 def _set_weights(layer: Any, values: tuple[Any, ...]) -> None:
     # A quantized layer has weights of its own after those of the stock layer: they keep their initial values.
     for variable, value in zip(getattr(layer, "weights", ()), values, strict=False):
+        if tuple(variable.shape) != tuple(value.shape):
+            raise TfqatError(
+                f"Layer {layer.name!r} ({type(layer).__name__}), made again from its config, has a weight of the shape "
+                f"{tuple(variable.shape)}; the model's is {tuple(value.shape)}. Give the class a get_config() with all "
+                "arguments of its constructor."
+            )
         # A copy: JAX hands a step's buffers over to the next, and would take this layer's away with the other's.
         variable.assign(np.array(keras.ops.convert_to_numpy(value)))
     if isinstance(layer, keras.layers.Normalization):

@@ -44,6 +44,7 @@ class Op:
         kind: what it computes, e.g. ``conv2d``, ``relu6``, ``add`` (see graph.kinds).
         inputs, outputs: tensor names; the first output has the op's name, the others ``name/out1``, ...
         args, kwargs: the call's arguments with a Ref in place of each tensor.
+        reason: why it stays float, where viewing it has shown that; else empty.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Op:
     source: Source
     args: tuple[Any, ...] = (Ref(0),)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
@@ -109,8 +111,11 @@ class Graph:
         return self._consumers.get(tensor, ())
 
     def sole_consumer(self, tensor: str) -> Op | None:
-        """The only reader of a tensor that is no model output; None where there are several, or none."""
-        readers = self.consumers(tensor)
+        """The only reader of a tensor that is no model output; None where there are several, or none.
+
+        What holds a weight alone is called on a tensor, as Keras wants it, and reads none of its values.
+        """
+        readers = [op for op in self.consumers(tensor) if op.kind != "weight"]
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
     @cached_property

@@ -9,16 +9,16 @@ from typing import Any
 # Weighted ops with a quantized form: kind -> channel axes of the kernel, counted from the end.
 # Depthwise kernels (h, w, C, M) have the two merged; transposed ones are (h, w, out, in).
 KERNEL_AXES = {
-    "conv2d": (-1,),
-    "depthwise_conv2d": (-2, -1),
-    "conv2d_transpose": (-2,),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), (-1,)),
+    **dict.fromkeys(("depthwise_conv1d", "depthwise_conv2d"), (-2, -1)),
+    **dict.fromkeys(("conv1d_transpose", "conv2d_transpose", "conv3d_transpose"), (-2,)),
     "dense": (-1,),
 }
 # Weighted ops without one: they stay float, and say so.
 OTHER_WEIGHTED = frozenset(
     (
-        "conv1d conv3d conv1d_transpose conv3d_transpose depthwise_conv1d separable_conv1d einsum_dense "
-        "embedding multi_head_attention group_query_attention attention additive_attention lstm gru simple_rnn "
+        "separable_conv1d separable_conv2d einsum_dense embedding reversible_embedding "
+        "multi_head_attention grouped_query_attention attention additive_attention lstm gru simple_rnn "
         "rnn bidirectional time_distributed conv_lstm1d conv_lstm2d conv_lstm3d"
     ).split()
 )
@@ -27,11 +27,14 @@ IDENTITY = frozenset(
     (
         "linear dropout spatial_dropout1d spatial_dropout2d spatial_dropout3d alpha_dropout gaussian_noise "
         "gaussian_dropout activity_regularization identity random_flip random_rotation random_zoom "
-        "random_translation random_contrast random_brightness mix_up cut_mix rand_augment"
+        "random_translation random_contrast random_brightness random_saturation random_hue random_shear "
+        "random_sharpness random_grayscale random_invert random_posterization random_gaussian_blur "
+        "random_perspective random_elastic_transform random_erasing random_color_degeneration random_color_jitter "
+        "random_crop solarization aug_mix mix_up cut_mix rand_augment"
     ).split()
 )
 # Ops on a model input before it is quantized: the first Quantizer comes after them.
-PREPROCESSING = frozenset(["rescaling", "normalization", "cast", "resizing", "center_crop"])
+PREPROCESSING = frozenset("rescaling normalization cast resizing resizing_smooth center_crop".split())
 ACTIVATIONS = frozenset(
     (
         "relu relu6 clipped_relu leaky_relu prelu elu selu celu sigmoid hard_sigmoid tanh hard_tanh silu "
@@ -49,13 +52,12 @@ _SYNONYMS = {
     "true_divide": "divide",
     "amax": "max",
     "exp": "exponential",
-    "quant_conv2d": "conv2d",
-    "quant_depthwise_conv2d": "depthwise_conv2d",
-    "quant_conv2d_transpose": "conv2d_transpose",
-    "quant_dense": "dense",
+    **{f"quant_{kind}": kind for kind in KERNEL_AXES},
     "absorbed_re_lu6": "relu6",
     "freezable_batch_normalization": "batch_normalization",
 }
+# Kind -> its interpolation where its config names none.
+_RESIZING = {"up_sampling2d": "nearest", "resizing": "bilinear", "resize": "bilinear"}
 _BINARY = frozenset("add subtract multiply divide maximum minimum power".split())
 
 
@@ -75,10 +77,12 @@ def kind_of(class_name: str, config: Mapping[str, Any], tensor_inputs: int) -> s
         return _relu_kind(config)
     if plain == "leaky_relu" and not _number(config.get("negative_slope")):
         return "relu"
-    if plain == "up_sampling2d" and config.get("interpolation", "nearest") != "nearest":
-        return "up_sampling2d_smooth"
+    if plain in _RESIZING and _mixes(config, _RESIZING[plain]):
+        return f"{plain}_smooth"
     if plain == "pad" and config.get("constant_values") not in (None, 0):
         return "pad_filled"
+    if plain == "softmax" and tensor_inputs == 2:
+        return "masked_softmax"
     if plain in _BINARY and tensor_inputs == 1:
         return f"{plain}_constant"
     return plain
@@ -93,6 +97,11 @@ def activation_kind(activation: Any) -> str:
         activation = inner if isinstance(inner, str) else activation.get("class_name", "custom")
     name = snake_case(str(activation))
     return _SYNONYMS.get(name, name)
+
+
+def _mixes(config: Mapping[str, Any], usual: str) -> bool:
+    """Whether a resizing gives values that its input has not, zeros aside."""
+    return config.get("interpolation", usual) != "nearest" or bool(_number(config.get("fill_value")))
 
 
 def _relu_kind(config: Mapping[str, Any]) -> str:

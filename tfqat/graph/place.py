@@ -7,9 +7,11 @@ else an INT8 op reads; range-sharing ops take their input's range. Source: the t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from tfqat.errors import TfqatError
-from tfqat.graph.block import Match, match_blocks
+from tfqat.graph.block import Block, Match, match_blocks
+from tfqat.graph.causes import CAUSES
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import IDENTITY, OTHER_WEIGHTED, PREPROCESSING
 from tfqat.graph.placement import Placement
@@ -42,7 +44,7 @@ class _Placer:
         self.kept = self._reasons_for_float()
         self.ranges = Ranges(graph, target, self.kept)
         branches = fused_branches(graph, target.residual_heads, self.kept)
-        self.matches = match_blocks(graph, target.blocks, lambda a, b: _fuses(a, b, branches), self.kept)
+        self.matches = match_blocks(graph, target.blocks, lambda block, a, b: _fuses(block, a, b, branches), self.kept)
         self.members = {op.name: match for match in self.matches for op in match.ops}
         self.left = self._left_tensors()
 
@@ -70,7 +72,9 @@ class _Placer:
         for op in self._preprocessing() if self.target.float_inputs else ():
             reasons[op.name] = "before the first Quantizer"
         for op in self.graph.ops:
-            if op.name in self.tail.ops:
+            if op.reason:
+                reasons[op.name] = op.reason
+            elif op.name in self.tail.ops:
                 reasons[op.name] = "output layer: outputs stay float"
             asked = decide(self.rules, op.name, "quantize")
             if asked and not asked[0]:
@@ -94,7 +98,9 @@ class _Placer:
 
     def _is_int8(self, match: Match) -> bool:
         head, target = match.head, self.target
-        if head.name in self.kept or not self.ranges.floating(match.output):
+        if head.name in self.kept or not self.ranges.has_range(match.output):
+            return False
+        if not self.ranges.masks.isdisjoint(head.inputs):
             return False
         kinds = target.weighted | target.own_range | target.tied_range | target.fixed_range.keys()
         return head.kind in kinds or self.ranges.mixes_fixed(head)
@@ -109,9 +115,9 @@ class _Placer:
             wanted = wanted | outputs if self.target.quantized_outputs else wanted - outputs
         for op in reversed(self.graph.ops):
             match = self.members[op.name]
-            if op is match.head or op.kind == "add":
+            if op is match.head or (op.kind == "add" and not (match.block and match.block.takes_floats)):
                 wanted.update(self._needed_inputs(op, match, wanted))
-        sources = {t for t in wanted if self.ranges.floating(t) and not self._shared_output(t)}
+        sources = {t for t in wanted if self.ranges.has_range(t) and not self._shared_output(t)}
         tensors = (*self.graph.inputs, *(tensor for op in self.graph.ops for tensor in op.outputs))
         return [tensor for tensor in tensors if tensor in sources]
 
@@ -152,7 +158,7 @@ class _Placer:
 
     def _reads_int8(self, op: Op) -> bool:
         """A float output layer still reads INT8: its weights are what costs accuracy."""
-        weighted_tail = op.name in self.tail.ops and op.kind in self.target.weighted
+        weighted_tail = op.name in self.tail.ops and op.kind in self.target.weighted | {"matmul"}
         asked = decide(self.rules, op.name, "quantize")
         return weighted_tail and not (asked and not asked[0])
 
@@ -166,9 +172,12 @@ class _Placer:
         for match in self.matches:
             if not self._is_int8(match):
                 continue
-            for op in match.ops[1:]:
-                if op.kind in self.target.composite and op.inputs[0] not in known:
-                    found.append(op.inputs[0])
+            scores = match.block is not None and match.block.takes_floats
+            for before, op in pairwise(match.ops):
+                tensor = before.outputs[0] if scores else op.inputs[0]
+                watched = self.ranges.has_range(tensor) if scores else op.kind in self.target.composite
+                if watched and tensor not in known:
+                    found.append(tensor)
         return found
 
     def _row(self, op: Op, ranged: set[str]) -> Row:
@@ -188,7 +197,18 @@ class _Placer:
             return ("shared", "range of its input") if on_grid else ("float", "its input stays float")
         if self._is_int8(match):
             return "int8", "rounded to the range of its input" if self.ranges.is_tied(op) else _block_text(match)
-        return "float", _why_float(op, self.target, self.ranges.floating(op.outputs[0]))
+        return "float", self._why_float(op)
+
+    def _why_float(self, op: Op) -> str:
+        if op.kind == "batch_normalization":
+            return "no weighted op to fold into: stays a float multiply-add"
+        if not self.ranges.masks.isdisjoint((*op.inputs, *op.outputs)):
+            return "a mask of large numbers: never quantized"
+        if not self.ranges.has_range(op.outputs[0]):
+            return "computes integers or booleans, nothing to quantize"
+        weighted = " (weighted)" if op.kind in OTHER_WEIGHTED else ""
+        cause = self.target.causes.get(op.kind) or CAUSES.get(op.kind)
+        return f"{self.target.name} has no INT8 form of {op.kind}{weighted}" + (f": {cause}" if cause else "")
 
 
 def _check_honoured(rules: tuple[Rule, ...], plan: Placement) -> None:
@@ -210,16 +230,7 @@ def _prepares(op: Op) -> bool:
     return op.kind in PREPROCESSING or op.kind.endswith("_constant") or op.kind in IDENTITY
 
 
-def _fuses(before: Op, op: Op, branches: Mapping[str, str]) -> bool:
-    if op.kind == "add":
+def _fuses(block: Block, before: Op, op: Op, branches: Mapping[str, str]) -> bool:
+    if op.kind == "add" and not block.takes_floats:
         return branches.get(op.name) == before.outputs[0]
     return True
-
-
-def _why_float(op: Op, target: Target, floating: bool) -> str:
-    if op.kind == "batch_normalization":
-        return "no weighted op to fold into: stays a float multiply-add"
-    if not floating:
-        return "computes integers or booleans, nothing to quantize"
-    weighted = " (weighted)" if op.kind in OTHER_WEIGHTED else ""
-    return f"{target.name} has no INT8 form of {op.kind}{weighted}"

@@ -9,6 +9,7 @@ from tfqat.core.scheme import Scheme
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.groups import groups_of
 from tfqat.graph.kinds import IDENTITY
+from tfqat.graph.masks import masks_in
 from tfqat.graph.sign import is_nonnegative
 from tfqat.graph.target import Range, Target
 
@@ -18,19 +19,20 @@ class Ranges:
 
     def __init__(self, graph: Graph, target: Target, kept: Collection[str]) -> None:
         self.graph, self.target, self.kept = graph, target, kept
+        self.masks = masks_in(graph)
 
-    def floating(self, tensor: str) -> bool:
-        """Whether the tensor holds floats: others have no range."""
-        return "float" in self.graph.dtypes[tensor]
+    def has_range(self, tensor: str) -> bool:
+        """Whether the tensor can be quantized: it holds floats, and no mask."""
+        return "float" in self.graph.dtypes[tensor] and tensor not in self.masks
 
     def shares(self, op: Op) -> bool:
         """Whether the op's output has the range of its input, whose integers it passes on."""
-        own = op.name in self.kept or not self.floating(op.outputs[0]) or self.mixes_fixed(op)
+        own = op.name in self.kept or not self.has_range(op.outputs[0]) or self.mixes_fixed(op)
         return op.kind in self.target.shared_range | IDENTITY and not own
 
     def is_tied(self, op: Op) -> bool:
         """Whether the op's output is rounded to the range of its input."""
-        return op.kind in self.target.tied_range and op.name not in self.kept and self.floating(op.outputs[0])
+        return op.kind in self.target.tied_range and op.name not in self.kept and self.has_range(op.outputs[0])
 
     def mixes_fixed(self, op: Op) -> bool:
         """Whether an op that would share a range joins a tensor whose range is fixed with others.

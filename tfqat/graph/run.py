@@ -31,6 +31,9 @@ def run(
         if op.source.built is None:
             raise TfqatError(f"Op {op.name!r} has no layer of its own: only the view of a flat model can be run.")
         args, kwargs = fill(op, tensors)
+        # Said aloud, as a model's own call does: layers that augment images take silence for training.
+        if getattr(op.source.built, "_call_has_training_arg", False):
+            kwargs["training"] = False
         outputs = tree.flatten(op.source.built(*args, **kwargs))
         outputs = visit(op, outputs) if visit else outputs
         tensors.update(zip(op.outputs, outputs, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tfqat.graph.graph import Graph
 from tfqat.graph.kinds import IDENTITY
 
-_NONNEGATIVE = frozenset("relu relu6 sigmoid hard_sigmoid softmax softplus exponential".split())
+_NONNEGATIVE = frozenset("relu relu6 sigmoid hard_sigmoid softmax masked_softmax softplus exponential".split())
 # They pass values on, or mix values of one tensor.
 _KEEPS_SIGN = IDENTITY | frozenset(
     ["max_pooling2d", "average_pooling2d", "global_average_pooling2d", "reshape", "flatten"]

@@ -25,7 +25,7 @@ class Tail:
 
 
 def find_tail(graph: Graph) -> Tail:
-    """Walks back from each output up to and including the first weighted op."""
+    """Walks back from each output up to and including the first weighted op or product of two tensors."""
     passed: set[str] = set()
     ends: set[str] = set()
     pending = list(graph.outputs)
@@ -33,14 +33,27 @@ def find_tail(graph: Graph) -> Tail:
         op = graph.producer(pending.pop())
         if op is None or op.name in passed or op.name in ends:
             continue
-        if op.kind in PASSED or _folds(graph, op):
+        if (op.kind in PASSED and not _weighs(graph, op)) or _folds(graph, op):
             passed.add(op.name)
             pending.extend(op.inputs)
-        elif op.kind in KERNEL_AXES or op.kind in OTHER_WEIGHTED:
+        elif op.kind in KERNEL_AXES or op.kind in OTHER_WEIGHTED or op.kind == "matmul":
             passed.add(op.name)
         else:
             ends.add(op.name)
     return Tail(frozenset(passed), frozenset(ends))
+
+
+def _weighs(graph: Graph, op: Op) -> bool:
+    """Whether the op is the softmax of an attention that gives its scores, too: the product behind it reads INT8."""
+    return op.kind == "softmax" and any(reader.kind == "matmul" for reader in _readers(graph, op))
+
+
+def _readers(graph: Graph, op: Op) -> list[Op]:
+    """The readers of an op's output, identities looked through."""
+    found = []
+    for reader in graph.consumers(op.outputs[0]):
+        found += _readers(graph, reader) if reader.kind in IDENTITY else [reader]
+    return found
 
 
 def _folds(graph: Graph, op: Op) -> bool:

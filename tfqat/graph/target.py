@@ -50,6 +50,7 @@ class Target:
         quantized_outputs: whether model outputs are quantized, None where the op that gives them decides.
         float_outputs: whether the last weighted op and what follows it stay float.
         complete: whether every tensor needs a scale at export, those inside blocks and the float tail included.
+        causes: kind of op -> why this device has no INT8 form of it.
 
     Its files:
 
@@ -88,6 +89,7 @@ class Target:
     quantized_outputs: bool | None = None
     float_outputs: bool = True
     complete: bool = False
+    causes: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
 
     def weight_scheme(self, kind: str) -> Scheme:

@@ -37,6 +37,7 @@ class Files:
     model: Path
     cache: Path | None
     precisions: Path | None
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def evaluate(
     cache: Path | None = None,
     precisions: Path | None = None,
     json_path: str | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Runs a file on the spec's validation images, prints tables, and writes the numbers as JSON.
 
@@ -78,17 +80,18 @@ def evaluate(
         precisions: the layers that stay float beside the cache (``layer_precisions.txt``).
         json_path: where the numbers go as JSON; ``-`` is standard output, and then nothing else is printed there;
             where None, a file in ``<results_dir>/evaluation``.
+        trust: whether Python code in a model file may run (Lambda layers).
 
     Raises:
         TfqatError: there is no trained model yet; a file is broken, of another kind, or does not fit the data.
         OSError: a file cannot be opened or written.
     """
     with redirect_stdout(sys.stderr) if json_path == STDOUT else nullcontext():
-        files = _checked(Files(trained_path(spec) if model is None else model, cache, precisions))
+        files = _checked(Files(trained_path(spec) if model is None else model, cache, precisions, trust))
         if spec.model.python:
             user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
         data = datasets.load(spec.dataset, spec.random_seed, spec.model.num_classes)
-        opened = _OPENERS[files.model.suffix.lower()](files, data)
+        opened = _opener(files.model)(files, data)
         with labels_explained():
             found = Evaluation(opened.name, opened.run_by, _measure(opened, data, spec.model.num_classes))
     _report(found, opened, json_path, Path(spec.results_dir) / FOLDER)
@@ -97,8 +100,13 @@ def evaluate(
 
 def _checked(files: Files) -> Files:
     path, suffix = files.model, files.model.suffix.lower()
+    if _is_saved_model(path) and not (files.cache or files.precisions):
+        return files
     if suffix not in _OPENERS:
-        raise ModelFileError(f"{path}: expected a file that ends in {', '.join(_OPENERS)}, received {suffix!r}.")
+        raise ModelFileError(
+            f"{path}: expected a file that ends in {', '.join(_OPENERS)}, or a SavedModel folder of Keras 2; received "
+            f"{suffix!r}."
+        )
     if suffix != ".onnx" and (files.cache or files.precisions):
         raise ModelFileError(f"{path}: a TensorRT cache belongs to a float ONNX; name that as the model.")
     if files.precisions and not files.cache:
@@ -111,8 +119,16 @@ def _checked(files: Files) -> Files:
     return files
 
 
+def _is_saved_model(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file()
+
+
+def _opener(path: Path) -> Callable[[Files, Data], ModelFile]:
+    return _open_keras if _is_saved_model(path) else _OPENERS[path.suffix.lower()]
+
+
 def _open_keras(files: Files, data: Data) -> ModelFile:
-    path, model = files.model, load_model(files.model)
+    path, model = files.model, load_model(files.model, trust=files.trust)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelFileError(f"{path.name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, not one.")
     check_images(path.name, tuple(model.inputs[0].shape), data.input_shape)

@@ -94,7 +94,7 @@ def export(
 
 
 def export_spec(
-    spec: Any, cache: Path | None = None, with_cache: bool = False, c_array: bool = False
+    spec: Any, cache: Path | None = None, with_cache: bool = False, c_array: bool = False, trust: bool = False
 ) -> Mapping[str, Path]:
     """Exports the trained model of a spec into ``<results_dir>/export``, or beside ``cache`` where that is given.
 
@@ -103,11 +103,12 @@ def export_spec(
         cache: path of the cache; None for the usual one.
         with_cache: whether a cache is asked for, so that a target without one is an error.
         c_array: whether the TFLite flatbuffer is asked for as C source, too, whatever the spec says.
+        trust: whether Python code in the trained model's file may run (Lambda layers).
 
     Raises:
         TfqatError: there is no trained model yet, the target writes no such file, or see :func:`export`.
     """
-    section, model = spec.export, quantized_model(spec)
+    section, model = spec.export, quantized_model(spec, trust)
     formats = section.formats or _usual(_target(model))
     if with_cache or cache is not None:
         _check_writes("--cache", "cache", formats)

@@ -15,6 +15,7 @@ from tfqat.calibration.methods import METHODS
 from tfqat.core.encoding import Encoding, Encodings, encoding_of_range
 from tfqat.errors import TfqatError
 from tfqat.exporters.exportable import Fill
+from tfqat.exporters.onnx_masks import masks_of
 from tfqat.verification.runner import Runner
 
 # All tensors of the images of one run are in memory at once: 90 MB an image for ResNet50.
@@ -46,7 +47,8 @@ def filling(dataset: Iterable[Any], method: str = "mse", batches: int = 8, perce
 
 
 def _histograms(model: onnx.ModelProto, told: Encodings, batches: Iterable[Any]) -> dict[str, Histogram]:
-    wanted = [name for name in _tensors(model) if name not in told.activations]
+    masks = masks_of(model)
+    wanted = [name for name in _tensors(model) if name not in told.activations and name not in masks]
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     known = {info.name for info in model.graph.output}

@@ -7,8 +7,10 @@ from tfqat.jobs import tfmot_spec
 from tfqat.spec import Spec
 
 
-def inspect(spec: Spec) -> None:
+def inspect(spec: Spec, trust: bool = False) -> None:
     """Builds the float model and prints what would be quantized in it, and why each other op would not.
+
+    ``trust`` lets Python code in a checkpoint run (Lambda layers).
 
     Raises:
         TfqatError: the model cannot be built, or a rule matches nothing in it.
@@ -18,5 +20,5 @@ def inspect(spec: Spec) -> None:
     if tfmot := tfmot_spec.tfmot_of(spec):
         print(tfmot_spec.planned(tfmot, spec))
         return
-    model = tfqat.build_model(spec)
+    model = tfqat.build_model(spec, trust)
     print(tfqat.placement(model, plan.target, rules, plan.relu6, plan.activation))

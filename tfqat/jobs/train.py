@@ -28,11 +28,12 @@ from tfqat.training.results import Results, open_results
 from tfqat.training.seeds import make_deterministic
 
 
-def train(spec: Any, restart: bool = False) -> None:
+def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
     """Trains what ``spec`` describes and fills its results folder; prints the stage table.
 
     A run that was broken off goes on from its last epoch, with the same result on CPU as if it had not been. Over
-    a finished folder only the table is printed. ``restart`` removes the earlier run's files first.
+    a finished folder only the table is printed. ``restart`` removes the earlier run's files first; ``trust`` lets
+    Python code in a checkpoint run (Lambda layers).
 
     Raises:
         TfqatError: bad data, model or results folder, or training that cannot go on; status.jsonl then ends in FAILURE.
@@ -45,7 +46,7 @@ def train(spec: Any, restart: bool = False) -> None:
         return
     with _noted(results), labels_explained():
         make_deterministic(spec.random_seed)
-        model, tfmot = build_model(spec), tfmot_spec.tfmot_of(spec)
+        model, tfmot = build_model(spec, trust), tfmot_spec.tfmot_of(spec)
         if spec.training.enable_qat:
             # Also before the float phase: a model or rule that cannot be prepared is found now and not hours later.
             plan = tfmot_spec.planned(tfmot, spec) if tfmot else _prepared(model, spec).placement

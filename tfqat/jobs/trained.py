@@ -29,16 +29,16 @@ def trained_path(spec: Any) -> Path:
     return path
 
 
-def trained_model(spec: Any) -> keras.Model:
+def trained_model(spec: Any, trust: bool = False) -> keras.Model:
     """The trained model of a spec; see :func:`trained_path` for errors."""
     path = trained_path(spec)
     if spec.model.python:
         user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
-    return load_model(path)
+    return load_model(path, trust=trust)
 
 
-def quantized_model(spec: Any) -> QuantizedModel:
-    """The quantization-aware trained model of a spec.
+def quantized_model(spec: Any, trust: bool = False) -> QuantizedModel:
+    """The quantization-aware trained model of a spec; ``trust`` lets Python code in its file run (Lambda layers).
 
     Raises:
         TfqatError: the spec trains in float, or its target's config file says something else by now; see
@@ -46,7 +46,7 @@ def quantized_model(spec: Any) -> QuantizedModel:
     """
     if not spec.training.enable_qat:
         raise TfqatError("training_config.enable_qat is false, so nothing was quantized; set it to true and train.")
-    model = trained_model(spec)
+    model = trained_model(spec, trust)
     if model.placement.config != load_target(spec.quantization.target).config:
         raise TfqatError(
             f"The target's config {spec.quantization.target!r} was changed after training. Put the old one back, or "

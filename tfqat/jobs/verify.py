@@ -49,18 +49,19 @@ def verify(model: keras.Model, folder: str | os.PathLike[str], dataset: Any | No
     return compare(model, final, files, dataset)
 
 
-def verify_spec(spec: Any, cache: Path | None = None) -> Report:
+def verify_spec(spec: Any, cache: Path | None = None, trust: bool = False) -> Report:
     """Verifies the export of a spec on its validation data and adds the rows to the stage table; prints both.
 
     Args:
         spec: the spec.
         cache: the cache that ``export_spec`` was given, where it was given one.
+        trust: whether Python code in the trained model's file may run (Lambda layers).
 
     Raises:
         VerificationError: a stage is out of tolerance.
         TfqatError: there is nothing to verify yet, or see :func:`verify`.
     """
-    model = quantized_model(spec)
+    model = quantized_model(spec, trust)
     files = _exported(spec, cache)
     _check_target(model, files)
     data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])

@@ -1,135 +1,229 @@
-"""Load: a model file of any kind that this version of Keras can be made to read."""
+"""Load: a model file of any kind, or a model of tf_keras, as a Keras 3 model."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import keras
 
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
-from tfqat.models.tfmot.model import is_tfmot
+from tfqat.models.declared import check_declared
+from tfqat.models.file_kind import FileKind, file_kind, keras_version
+from tfqat.models.hdf5 import SUFFIXES, open_hdf5, values_stored
+from tfqat.models.keras2.archive import read_archive
+from tfqat.models.keras2.build import keras3_model
+from tfqat.models.keras2.hdf5 import read_hdf5
+from tfqat.models.keras2.model import Keras2Model, is_live, parsed, read_live, text_of
+from tfqat.models.keras2.saved_model import read_saved_model
+from tfqat.models.safety import check_config
 from tfqat.models.tfmot.wrappers import MARKS
+from tfqat.models.weights import load_weights
 
-HDF5_SUFFIXES = (".h5", ".hdf5")
+Architecture: TypeAlias = Any  # a keras.Model, or a function that returns one
+_READERS: Mapping[FileKind, Callable[[Path], Keras2Model]] = {
+    FileKind.KERAS2_ARCHIVE: read_archive,
+    FileKind.KERAS2_HDF5: read_hdf5,
+    FileKind.SAVED_MODEL: read_saved_model,
+}
+_SUFFIXES = {FileKind.KERAS3_ARCHIVE: (".keras",), FileKind.KERAS3_HDF5: SUFFIXES}
+# What Keras, h5py and zipfile raise on a file that they cannot read.
+_READ_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OSError,
+    AttributeError,
+    IndexError,
+    NotImplementedError,
+    ImportError,
+    RuntimeError,
+    zipfile.BadZipFile,
+)
 
 
-class _Keras2DepthwiseConv2D:
-    """Keras 2 wrote `groups: 1` into the config of DepthwiseConv2D, an argument that Keras 3's layer does not have.
+def load_model(
+    path_or_model: Any,
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = False,
+    architecture: Architecture | None = None,
+    trust: bool = False,
+) -> keras.Model:
+    """The Keras 3 model in a file, or the one that computes what a live tf_keras model does.
 
-    One group is what a depthwise convolution always computed with, so that leaving the key out changes nothing.
-    """
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> keras.layers.DepthwiseConv2D:
-        if config.get("groups", 1) != 1:
-            raise TfqatError(f"DepthwiseConv2D {config.get('name')!r} has groups {config['groups']}; Keras 3 has none.")
-        return keras.layers.DepthwiseConv2D(**{key: value for key, value in config.items() if key != "groups"})
-
-
-KERAS2_OBJECTS = {"DepthwiseConv2D": _Keras2DepthwiseConv2D}
-
-
-def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None, compile: bool = False) -> keras.Model:
-    """The Keras 3 model in ``path``: a `.keras` file, or an `.h5` file of Keras 2 or 3.
-
-    Works on models of thousands of layers. Runs no code that the file carries: Keras' safe mode stays on.
+    Reads `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf_keras), `.weights.h5` files of Keras 3, and SavedModel
+    folders of Keras 2 models; told apart by content. A model of Keras 2 is read as data: neither tf_keras nor a
+    function of the file is run. Works on models of thousands of layers.
 
     Args:
-        path: the file.
-        custom_objects: class name -> the user's own layers, as for keras.models.load_model.
-        compile: whether to restore optimizer, loss and metrics too.
+        path_or_model: the file or folder; a live tf_keras model; a Keras 3 model, which is returned as it is.
+        custom_objects: class name -> the user's own Keras 3 layers, as for keras.models.load_model.
+        compile: whether to restore optimizer, loss and metrics too; of Keras 3 models only.
+        architecture: the model that a weights file belongs to, or a function that builds it; the weights are read into
+            it.
+        trust: whether Python code in the file (Lambda layers) may run. Say so only of a file whose maker you trust.
 
     Raises:
-        TfqatError: no such file, a SavedModel or another kind of file, a broken file, a Lambda layer, an unknown layer.
+        TfqatError: no such file, another kind of file, a damaged one, code in it that is not trusted, a layer that is
+            unknown or has no counterpart in Keras 3.
     """
-    file = Path(path)
-    _check_readable(file)
-    if is_tfmot(file):
+    if isinstance(path_or_model, keras.Model):
+        return path_or_model
+    objects = dict(custom_objects or {})
+    if is_live(path_or_model):
+        return _from_keras2(read_live(path_or_model), objects, trust)
+    if not isinstance(path_or_model, str | Path):
         raise TfqatError(
-            f"{file} was quantized by TensorFlow Model Optimization (TFMOT). Read it by tfqat.from_tfmot(path), or "
-            "name it as model_config.checkpoint with training_config.enable_qat: true."
+            f"Expected the path of a model file, a tf_keras model or a Keras 3 model; received a "
+            f"{type(path_or_model).__name__}."
         )
-    _check_keras3(file)
-    objects = {**(KERAS2_OBJECTS if file.suffix in HDF5_SUFFIXES else {}), **(custom_objects or {})}
+    path = Path(path_or_model)
+    kind = file_kind(path)
+    _check_wish(path, kind, compile, architecture)
+    if kind is FileKind.WEIGHTS:
+        return _from_weights(path, architecture)
+    if kind in _READERS:
+        return _from_keras2(_READERS[kind](path), objects, trust)
+    return _from_keras3(path, kind, objects, compile, trust)
+
+
+def _check_wish(path: Path, kind: FileKind, compile: bool, architecture: Architecture | None) -> None:
+    if kind is FileKind.WEIGHTS and architecture is None:
+        raise TfqatError(
+            f"{path} holds weights only, and no model. Give the model that they are of, or a function that builds it: "
+            f"tfqat.load_model({path.name!r}, architecture=...), in a spec model_config.architecture or "
+            "model_config.python beside the checkpoint; or save the whole model (model.save)."
+        )
+    if kind is not FileKind.WEIGHTS and architecture is not None:
+        raise TfqatError(f"{path} is {kind.value} and brings its own model; leave architecture out.")
+    if compile and kind in (*_READERS, FileKind.WEIGHTS):
+        raise TfqatError(
+            f"compile: {path} is {kind.value}; only whole models of Keras 3 bring what they were trained by."
+        )
+
+
+def _from_weights(path: Path, architecture: Any) -> keras.Model:
+    model = architecture if isinstance(architecture, keras.Model) else architecture()
+    if not isinstance(model, keras.Model):
+        raise TfqatError(
+            f"architecture: expected a keras.Model or a function of one; received a {type(model).__name__}."
+        )
+    if not model.built:
+        raise TfqatError(f"architecture: {model.name!r} is not built; call it on data or an Input first.")
+    with h5py.File(path, "r") as file:
+        of_keras2 = "layer_names" in file.attrs or "layer_names0" in file.attrs
+    if of_keras2:
+        raise TfqatError(
+            f"{path} holds weights of Keras 2 in its old format, which does not say what they belong to. Save the "
+            "whole model in tf_keras: model.save('model.h5')."
+        )
+    try:
+        load_weights(model, path)
+    except TfqatError:
+        raise
+    except _READ_ERRORS as error:
+        raise TfqatError(f"{path} cannot be read into {model.name!r}: {error}") from error
+    return model
+
+
+def _from_keras2(kept: Keras2Model, objects: Mapping[str, Any], trust: bool) -> keras.Model:
+    text = json.dumps(kept.config)
+    if any(f'"{mark}"' in text or f'>{mark}"' in text for mark in MARKS):
+        raise TfqatError(
+            f"{kept.source} was quantized by TensorFlow Model Optimization (TFMOT). Read an .h5 file of it, or the "
+            "live model, by tfqat.from_tfmot, or name the .h5 as model_config.checkpoint with "
+            "training_config.enable_qat: true. Another file of it: load it in tf_keras within "
+            "tfmot.quantization.keras.quantize_scope(), and save the model again as .h5: model.save('model.h5')."
+        )
+    with keras.saving.custom_object_scope(dict(objects)):
+        check_config(kept.config, kept.source, objects, trust)
+        return keras3_model(kept)
+
+
+def _from_keras3(path: Path, kind: FileKind, objects: Mapping[str, Any], compile: bool, trust: bool) -> keras.Model:
+    config, stored = _KEPT[kind](path)
+    # What the model was trained by is not made unasked, so that it may be of the user's own.
+    used = config if compile else _without_training(config)
+    check_config(used, str(path), objects, trust)
     try:
         # Deserialization is recursive where a layer's input is the layer before it, so a chain needs room.
         with room_for():
-            return keras.models.load_model(file, custom_objects=objects, compile=compile, safe_mode=True)
+            check_declared(lambda: _without_weights(config, objects, trust), stored, str(path))
+            with _named_for(path, _SUFFIXES[kind]) as named:
+                return keras.models.load_model(
+                    named, custom_objects=dict(objects), compile=compile, safe_mode=not trust
+                )
     except TfqatError:
         raise
-    except (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, zipfile.BadZipFile) as error:
-        raise TfqatError(_why_not(file, error)) from error
+    except _READ_ERRORS as error:
+        raise TfqatError(f"{path} cannot be read as a Keras model: {_reason(error)}{_newer(path)}") from error
 
 
-def _check_readable(file: Path) -> None:
-    """Raises TfqatError where the file is none that Keras reads; says what it is."""
-    if file.is_dir():
-        saved_model = (file / "saved_model.pb").exists()
-        what = "a TensorFlow SavedModel, which Keras 3 cannot read" if saved_model else "a folder, not a model file"
-        raise TfqatError(
-            f"{file} is {what}. Load it in the TensorFlow version that wrote it and save it as .h5 or .keras "
-            "(model.save('model.h5'))."
-        )
-    if not file.is_file():
-        raise TfqatError(f"No model file at {str(file)!r}; expected a .keras or .h5 file.")
-    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
-        raise TfqatError(f"{file} is not a .keras file (no zip archive): it is cut off or of another kind.")
-    if file.suffix in HDF5_SUFFIXES and not h5py.is_hdf5(file):
-        raise TfqatError(f"{file} is not an HDF5 file: it is cut off or of another kind.")
-    if file.suffix not in (".keras", *HDF5_SUFFIXES):
-        raise TfqatError(f"{file}: expected a file that ends in .keras, .h5 or .hdf5, received {file.suffix!r}.")
-    _check_complete(file)
-
-
-def _check_complete(file: Path) -> None:
-    """A `.keras` file must hold a whole config and weights, an `.h5` file a model and not just weights."""
-    if file.suffix in HDF5_SUFFIXES:
-        try:
-            with h5py.File(file, "r") as hdf5:
-                weights_only = "model_config" not in hdf5.attrs
-        except OSError as error:
-            raise TfqatError(f"{file} cannot be read: {error}. Save the model again.") from error
-        if weights_only:
-            raise TfqatError(f"{file} holds weights only. Save the whole model (model.save), or name its architecture.")
+@contextmanager
+def _named_for(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """The file under a name with one of the suffixes, by which Keras tells its kinds of files apart."""
+    if path.suffix in suffixes:
+        yield path
         return
-    try:
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-            names = set(archive.namelist())
-            json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
-        raise TfqatError(f"{file} is no complete .keras file: {error}. Save the model again.") from error
-    if broken or "model.weights.h5" not in names:
-        raise TfqatError(f"{file} is no complete .keras file: {broken or 'model.weights.h5'} is damaged or missing.")
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"{path.stem}{suffixes[0]}"
+        link.symlink_to(path.resolve())
+        yield link
 
 
-def _check_keras3(file: Path) -> None:
-    """Raises TfqatError for a `.keras` file that tf_keras wrote, which Keras 3 cannot read."""
-    if file.suffix != ".keras":
-        return
-    with zipfile.ZipFile(file) as archive:
-        config = archive.read("config.json").decode()
-    by_tfmot = any(f'"{name}"' in config for name in MARKS)
-    if by_tfmot or '"tf_keras' in config:
-        whose = "quantized by TensorFlow Model Optimization (TFMOT)" if by_tfmot else "written by tf_keras"
-        within = " within tfmot.quantization.keras.quantize_scope()" if by_tfmot else ""
-        raise TfqatError(
-            f"{file} was {whose}, and Keras 3 cannot read the .keras files of tf_keras. Load the model in "
-            f"tf_keras{within}, and save it again as .h5: model.save('model.h5')."
-        )
+def _without_training(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "compile_config"}
 
 
-def _why_not(file: Path, error: Exception) -> str:
-    text = str(error)
-    if "Lambda" in text or "lambda" in text:
-        return (
-            f"{file} has a Lambda layer: Python code inside the file, which tfqat never runs. Replace it by a Keras "
-            "layer or a keras.ops function and save the model again."
-        )
-    return f"{file} cannot be read as a Keras model: {text}"
+def _without_weights(config: Mapping[str, Any], objects: Mapping[str, Any], trust: bool) -> keras.Model:
+    whole = _without_training(config)
+    if "module" not in whole:  # as in an .h5 file
+        stock = "Sequential" if whole["class_name"] == "Sequential" else "Model"
+        whole = {**whole, "module": "keras", "class_name": stock, "registered_name": None}
+    with keras.saving.custom_object_scope(dict(objects)):
+        return keras.saving.deserialize_keras_object(whole, custom_objects=dict(objects), safe_mode=not trust)
+
+
+def _of_archive(path: Path) -> tuple[Mapping[str, Any], int]:
+    """The config, and how many numbers there are beside it."""
+    with zipfile.ZipFile(path) as archive:
+        config = parsed(archive.read("config.json"), str(path))
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with open_hdf5(weights, str(path)) as file:
+        return config, values_stored(file)
+
+
+def _of_hdf5(path: Path) -> tuple[Mapping[str, Any], int]:
+    with open_hdf5(path, str(path)) as file:
+        return parsed(text_of(file.attrs["model_config"]), str(path)), values_stored(file)
+
+
+_KEPT = {FileKind.KERAS3_ARCHIVE: _of_archive, FileKind.KERAS3_HDF5: _of_hdf5}
+
+
+def _reason(error: BaseException) -> str:
+    """What Keras says last, and of which object: it puts the whole config of everything around it before that."""
+    *around, last = str(error).split("Exception encountered: ")
+    found = re.findall(r"deserializing class '(\w+)' using config=\{'name': '([^']*)'", "".join(around))
+    return (f"layer {found[-1][1]!r} ({found[-1][0]}): " if found else "") + last.strip()
+
+
+def _newer(path: Path) -> str:
+    """What to do where a newer Keras has saved the file."""
+    version = keras_version(path)
+    if version is None or _numbers(version) <= _numbers(keras.__version__):
+        return ""
+    return f" It was saved by Keras {version}, and this is {keras.__version__}: install that version or a newer one."
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

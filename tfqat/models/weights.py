@@ -33,7 +33,8 @@ def load_weights(model: keras.Model, path: Path) -> None:
     if saved != own:
         raise TfqatError(
             f"{path} is of another architecture: it has {saved.total()} variables, the model {model.name!r} has "
-            f"{own.total()}; shapes only in the file: {_first(saved - own)}, only in the model: {_first(own - saved)}."
+            f"{own.total()}; shapes only in the file: {_first(saved - own)}, only in the model: {_first(own - saved)}"
+            f"{_of_layers(model, own - saved)}."
         )
     with room_for():
         model.load_weights(path)
@@ -57,6 +58,12 @@ def _weights_part(path: Path) -> Path | io.BytesIO:
         return path
     with zipfile.ZipFile(path) as archive:
         return io.BytesIO(archive.read("model.weights.h5"))
+
+
+def _of_layers(model: keras.Model, shapes: Counter[tuple[int, ...]]) -> str:
+    """The first variables of the model with such shapes, by name."""
+    found = [variable.path for variable in model.variables if tuple(variable.shape) in shapes]
+    return f" (of {', '.join(found[:_SHOWN])})" if found else ""
 
 
 def _first(shapes: Counter[tuple[int, ...]]) -> str:

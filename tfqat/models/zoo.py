@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,25 @@ import keras
 from tfqat.data import input_shape
 from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
+from tfqat.graph.build import build
+from tfqat.graph.view import view
 from tfqat.models.load import load_model
 from tfqat.models.resnet8 import resnet8
 from tfqat.models.tfmot.model import is_tfmot
 from tfqat.models.tfmot.read import read_tfmot
+from tfqat.models.vit import vit
 from tfqat.models.weights import load_weights
 
 # Models of tfqat's own: name -> function of input_shape and num_classes.
-OWN: dict[str, Callable[..., keras.Model]] = {"resnet8": resnet8}
+OWN: dict[str, Callable[..., keras.Model]] = {"resnet8": resnet8, "vit": vit}
 IMAGENET_CLASSES = 1000
 
 
-def build_model(spec: Any) -> keras.Model:
+def build_model(spec: Any, trust: bool = False) -> keras.Model:
     """The float model of ``spec``, its weights drawn from ``spec.random_seed``, checked against the spec's data.
 
     A ``python`` function is called with ``input_shape`` and ``num_classes``, where it has such arguments.
+    Python code in a checkpoint (Lambda layers) is refused without ``trust``.
     With ImageNet weights and another number of classes than 1000, the top is replaced by a new Dense.
 
     Raises:
@@ -35,7 +40,7 @@ def build_model(spec: Any) -> keras.Model:
     keras.utils.set_random_seed(spec.random_seed)
     shape = tuple(section.input_shape or input_shape(spec.dataset))
     if section.checkpoint:
-        model = _from_checkpoint(section.checkpoint)
+        model = _from_checkpoint(section, shape, trust)
     elif section.python:
         model = _from_function(section, shape)
     else:
@@ -45,9 +50,16 @@ def build_model(spec: Any) -> keras.Model:
     return model
 
 
-def _from_checkpoint(path: str) -> keras.Model:
-    """The model in a file; of one that TFMOT quantized, the float model inside."""
-    return read_tfmot(path).model if is_tfmot(path) else load_model(path)
+def _from_checkpoint(section: Any, shape: tuple[int, ...], trust: bool) -> keras.Model:
+    """The model in a file; of one that TFMOT quantized, the float model inside; weights alone in their architecture."""
+    if is_tfmot(section.checkpoint):
+        return read_tfmot(section.checkpoint).model
+    if not (section.architecture or section.python):
+        return load_model(section.checkpoint, trust=trust)
+    model = _from_function(section, shape) if section.python else _from_architecture(section, shape)
+    if not model.built:
+        model(keras.Input(shape))
+    return load_model(section.checkpoint, architecture=model)
 
 
 def _from_architecture(section: Any, shape: tuple[int, ...]) -> keras.Model:
@@ -92,23 +104,23 @@ def _from_function(section: Any, shape: tuple[int, ...]) -> keras.Model:
 
 
 def _functional(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
-    """The model with known inputs and outputs: a subclassed one is called on a symbolic image, which also lets it be
-    saved without a ``get_config`` of its own."""
+    """The model with known inputs and outputs: a subclassed one is traced on a symbolic image, which also lets it be
+    saved without a ``get_config`` of its own.
+
+    Raises:
+        TfqatError: its ``call`` cannot be traced; names the line at which it stopped, and what to change.
+    """
     if isinstance(model, keras.Sequential):
         if not model.built:
             model.build((None, *shape))
         return model
     if getattr(model, "inputs", None) is not None:
         return model
-    image = keras.Input(shape, name="image")
-    try:
-        outputs = model.call(image)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise TfqatError(
-            f"model_config: the call() of {type(model).__name__} failed on a symbolic image of shape {shape}: {error}. "
-            "It must take one tensor and use Keras layers and keras.ops only."
-        ) from error
-    return keras.Model(image, outputs, name=model.name)
+    if not model.built:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its layers are built when it is traced
+            model.build((None, *shape))
+    return build(view(model, input_names=["image"]))
 
 
 def _fits(size: int | None, wanted: int) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from tfqat.core.scheme import SCALE_FLOOR
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
-from tfqat.graph.graph import Graph, Op, bypass, replace_ops
+from tfqat.graph.graph import Graph, Op, Ref, Source, bypass, replace_ops
 from tfqat.graph.kinds import IDENTITY
 from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
@@ -105,5 +105,17 @@ def _in_float32(op: Op) -> Op:
 
 
 def _without_identities(graph: Graph) -> Graph:
-    # One stays: a model output needs an op to come from.
-    return bypass(graph, [op.name for op in graph.ops if op.kind in IDENTITY and op.inputs[0] not in graph.inputs])
+    """The graph without the ops that do nothing at inference; one stays where a model output must come from one."""
+    identities = {op.name for op in graph.ops if op.kind in IDENTITY}
+    sources = zip(graph.outputs, bypass(graph, identities).outputs, strict=True)
+    ends = {tensor for tensor, source in sources if tensor != source and source in graph.inputs}
+    kept = {op.name for op in graph.ops if op.outputs[0] in ends}
+    # A plain one: what augments images draws random numbers at inference, too, which no exporter can write.
+    plain = replace_ops(graph, lambda op: _identity(op) if op.name in kept else op)
+    return bypass(plain, identities - kept)
+
+
+def _identity(op: Op) -> Op:
+    dtype = {key: op.source.config[key] for key in ("dtype",) if key in op.source.config}
+    source = Source(keras.layers.Identity, dtype, (), (op.source.key, op.name, "identity"))
+    return replace(op, source=source, args=(Ref(0),), kwargs={})

@@ -39,7 +39,8 @@ def _folds(graph: Graph, before: Op, norm: Op) -> bool:
     if before.source.config.get("finalized") and not _takes_gain(before):
         return False
     rank = len(graph.shapes[before.outputs[0]])
-    return alone and norm.source.config.get("axis", -1) in (-1, rank - 1) and _last_channels(before)
+    axis = norm.source.config.get("axis", -1) % rank
+    return alone and axis == (rank - 1 if _last_channels(before) else 1)
 
 
 def _takes_gain(op: Op) -> bool:

@@ -117,8 +117,23 @@ class QuantizedKernel(_Layer):
 
 
 @keras.saving.register_keras_serializable("tfqat")
+class QuantConv1D(QuantizedKernel, keras.layers.Conv1D):
+    """keras.layers.Conv1D with a quantized kernel (steps, in, out), a scale for each of ``out``."""
+
+
+@keras.saving.register_keras_serializable("tfqat")
 class QuantConv2D(QuantizedKernel, keras.layers.Conv2D):
     """keras.layers.Conv2D with a quantized kernel (h, w, in, out), a scale for each of ``out``."""
+
+
+@keras.saving.register_keras_serializable("tfqat")
+class QuantConv3D(QuantizedKernel, keras.layers.Conv3D):
+    """keras.layers.Conv3D with a quantized kernel (d, h, w, in, out), a scale for each of ``out``."""
+
+
+@keras.saving.register_keras_serializable("tfqat")
+class QuantDepthwiseConv1D(QuantizedKernel, keras.layers.DepthwiseConv1D):
+    """keras.layers.DepthwiseConv1D with a quantized kernel (steps, C, M), a scale for each of the C * M channels."""
 
 
 @keras.saving.register_keras_serializable("tfqat")
@@ -127,8 +142,18 @@ class QuantDepthwiseConv2D(QuantizedKernel, keras.layers.DepthwiseConv2D):
 
 
 @keras.saving.register_keras_serializable("tfqat")
+class QuantConv1DTranspose(QuantizedKernel, keras.layers.Conv1DTranspose):
+    """keras.layers.Conv1DTranspose with a quantized kernel (steps, out, in), a scale for each of ``out``."""
+
+
+@keras.saving.register_keras_serializable("tfqat")
 class QuantConv2DTranspose(QuantizedKernel, keras.layers.Conv2DTranspose):
     """keras.layers.Conv2DTranspose with a quantized kernel (h, w, out, in), a scale for each of ``out``."""
+
+
+@keras.saving.register_keras_serializable("tfqat")
+class QuantConv3DTranspose(QuantizedKernel, keras.layers.Conv3DTranspose):
+    """keras.layers.Conv3DTranspose with a quantized kernel (d, h, w, out, in), a scale for each of ``out``."""
 
 
 @keras.saving.register_keras_serializable("tfqat")
@@ -138,8 +163,13 @@ class QuantDense(QuantizedKernel, keras.layers.Dense):
 
 # Kind of op -> the layer that takes its place.
 QUANTIZED_LAYERS = {
+    "conv1d": QuantConv1D,
     "conv2d": QuantConv2D,
+    "conv3d": QuantConv3D,
+    "depthwise_conv1d": QuantDepthwiseConv1D,
     "depthwise_conv2d": QuantDepthwiseConv2D,
+    "conv1d_transpose": QuantConv1DTranspose,
     "conv2d_transpose": QuantConv2DTranspose,
+    "conv3d_transpose": QuantConv3DTranspose,
     "dense": QuantDense,
 }

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from tfqat.errors import TfqatError
+from tfqat.graph.depth import room_for
 from tfqat.graph.placement import Placement, placement_from_dict
 from tfqat.rewrite import absorbed  # noqa: F401  registers its layer with the others
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
@@ -25,7 +26,8 @@ class QuantizedModel(keras.Model):
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         placement = kwargs.pop("placement", None)
         finalized = kwargs.pop("finalized", False)
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        with room_for():  # keras.models.load_model makes none, and visits a chain of layers recursively
+            super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self._plan = _Plan(placement)
         self.finalized = finalized
         tie_groups(self)

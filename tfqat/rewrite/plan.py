@@ -53,7 +53,8 @@ def plan_for(
     accelerator = with_activation(accelerator, activation)
     graph, changes = to_relu6(view(model), relu6, chosen)
     graph, folded = _folded_first(spell_out(graph, accelerator.spelled_out), accelerator)
-    return Plan(graph, place(graph, accelerator, chosen, changes + folded), chosen)
+    plan = place(graph, accelerator, chosen, (*_left_out(model), *changes, *folded))
+    return Plan(graph, replace(plan, changes=(*plan.changes, *_parted(graph, plan))), chosen)
 
 
 def placement(
@@ -87,6 +88,31 @@ def with_activation(target: Target, choice: str | None) -> Target:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise TfqatError(f"activation: target {target.name} offers {offered}, received {choice!r}.{hint}")
     return replace(target, activation=target.activation_choices[choice])
+
+
+def _left_out(model: keras.Model) -> tuple[str, ...]:
+    """A line for each method of the model's class by which ``fit`` would train it another way than Keras does."""
+    stock = {name: getattr(keras.Model, name) for name in ("train_step", "compute_loss", "compile", "fit")}
+    own = [name for name, method in stock.items() if getattr(type(model), name) is not method]
+    return tuple(
+        f"{type(model).__name__}.{name}: not taken over, the prepared model trains as keras.Model does; write it "
+        "around the prepared model"
+        for name in own
+    )
+
+
+def _parted(graph: Graph, plan: Placement) -> tuple[str, ...]:
+    """A line for each layer with calls in INT8 and calls in float, which cannot train one kernel any longer."""
+    calls: dict[Any, list[str]] = {}
+    for op in graph.ops:
+        if op.source.values:
+            calls.setdefault(op.source.key, []).append(op.name)
+    mixed = (names for names in calls.values() if len({name in plan.weights for name in names}) == 2)
+    return tuple(
+        f"{names[0]}: {', '.join(name for name in names if name not in plan.weights)} shares its weights and stays "
+        "float, so it trains weights of its own from now on"
+        for names in mixed
+    )
 
 
 def _folded_first(graph: Graph, target: Target) -> tuple[Graph, tuple[str, ...]]:

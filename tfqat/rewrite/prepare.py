@@ -62,6 +62,10 @@ def prepare(
 ) -> QuantizedModel:
     """A new model that computes what INT8 inference will, and trains; the given one is untouched.
 
+    It is a plain functional model: a ``train_step``, ``compute_loss``, ``compile`` or ``fit`` of the class of the given
+    one is not taken over (the placement says so), nor is what it was compiled with. Write such a method in a
+    ``keras.Model`` that holds the prepared one.
+
     Args:
         model: a float Keras model: functional, Sequential, nested, or subclassed of layers and ``keras.ops``.
         target: name of a file in ``targets/``, or the path of an AIMET-style JSON config.

@@ -70,6 +70,7 @@ class RangeEstimator(keras.layers.Layer):
         self.decay, self.observe_fraction = decay, observe_fraction
         self.freeze_step, self.nonnegative, self.group = freeze_step, nonnegative, group
         self.supports_jit = jit_pays()
+        self.supports_masking = True
         self._tied = _Tied((self,))
 
     def build(self, input_shape: Sequence[int | None]) -> None:

@@ -10,6 +10,7 @@ from tfqat.core.encoding import Encoding, Encodings
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, bypass, replace_ops
 from tfqat.graph.view import view
+from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS, QuantizedKernel
@@ -34,10 +35,16 @@ def split(model: QuantizedModel) -> tuple[keras.Model, Encodings]:
     weights = {
         op.name: op.source.built.kernel_encoding() for op in graph.ops if isinstance(op.source.built, QuantizedKernel)
     }
-    plain = bypass(replace_ops(graph, _stock), [op.name for op in graph.ops if _is_range(op)])
+    plain = without_quantizers(graph)
     activations = _carried(plain, learned, plan.shared_ops)
     float_ops = {name: reason for name, reason in plan.float_ops.items() if name in {op.name for op in plain.ops}}
     return build(plain), Encodings(plan.target, activations, weights, float_ops)
+
+
+def without_quantizers(graph: Graph) -> Graph:
+    """The view of a prepared or finalized model with stock layers, the weights that it has, and no Quantizer."""
+    ranges = [op.name for op in graph.ops if _is_range(op)]
+    return bypass(replace_ops(release(graph), _stock), ranges)
 
 
 def _is_range(op: Op) -> bool:

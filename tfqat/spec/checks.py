@@ -52,6 +52,10 @@ def _related(path: Path, wrong: Path) -> bool:
 
 
 def _one_source(architecture: Any, checkpoint: Any, python: Any) -> str | None:
+    if isinstance(checkpoint, str) and checkpoint.endswith(".weights.h5"):
+        if (architecture is None) != (python is None):
+            return None
+        return f"received {checkpoint}, which holds weights only; expected one of architecture and python beside it"
     given = {"architecture": architecture, "checkpoint": checkpoint, "python": python}
     stated = [f"{key}: {value}" for key, value in given.items() if value is not None]
     if len(stated) == 1:
@@ -73,8 +77,8 @@ def _classes_fit(classes: Any, kind: Any) -> str | None:
     return f"received {classes}, expected {expected}, the number of classes of dataset_config.kind {kind}"
 
 
-def _something_to_train(epochs: Any, enable_qat: Any, weights: Any, architecture: Any) -> str | None:
-    if epochs or (enable_qat and architecture is None) or (enable_qat and weights is not None):
+def _something_to_train(epochs: Any, enable_qat: Any, weights: Any, architecture: Any, checkpoint: Any) -> str | None:
+    if epochs or (enable_qat and (architecture is None or weights is not None or checkpoint is not None)):
         return None
     if not enable_qat:
         return "received 0 with enable_qat: false, so nothing would be trained; expected at least 1"
@@ -84,9 +88,11 @@ def _something_to_train(epochs: Any, enable_qat: Any, weights: Any, architecture
     )
 
 
-def _weights_fit(weights: Any, architecture: Any) -> str | None:
+def _weights_fit(weights: Any, architecture: Any, checkpoint: Any) -> str | None:
     if weights is None:
         return None
+    if architecture is not None and checkpoint is not None:
+        return f"received {weights!r} beside the checkpoint {checkpoint}; expected one of the two"
     if architecture is None:
         return f"received {weights!r} without architecture; a checkpoint or a function brings its own weights"
     if weights == "imagenet" and architecture in names.ZOO:
@@ -242,13 +248,20 @@ CHECKS = (
     Check(_MODEL, (_ARCHITECTURE, f"{_MODEL}.checkpoint", f"{_MODEL}.python"), _one_source),
     _check(f"{_MODEL}.num_classes", _classes_stated, _ARCHITECTURE),
     _check(f"{_MODEL}.num_classes", _classes_fit, _KIND),
-    _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE),
+    _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE, f"{_MODEL}.checkpoint"),
     _check(f"{_MODEL}.options", _options_fit, _ARCHITECTURE),
     _check(f"{_MODEL}.input_shape", _shape_fits, f"{_DATA}.image_size", _KIND),
     _check(f"{_MODEL}.input_shape", _channels_fit, _KIND),
     _check(f"{_DATA}.y_test", _labels_named, f"{_DATA}.x_test"),
     _check(f"{_DATA}.validation_fraction", _held_out, f"{_DATA}.x_test", _KIND),
-    _check(f"{_TRAIN}.float_epochs", _something_to_train, f"{_TRAIN}.enable_qat", f"{_MODEL}.weights", _ARCHITECTURE),
+    _check(
+        f"{_TRAIN}.float_epochs",
+        _something_to_train,
+        f"{_TRAIN}.enable_qat",
+        f"{_MODEL}.weights",
+        _ARCHITECTURE,
+        f"{_MODEL}.checkpoint",
+    ),
     _check(f"{_TRAIN}.optimizer.momentum", _only_for(("sgd",), 0.9), f"{_TRAIN}.optimizer.name"),
     _check(f"{_QUANT}.calibration.percentile", _only_for(("percentile",), 99.99), f"{_QUANT}.calibration.method"),
     _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-ZOO = ("resnet8",)
+ZOO = ("resnet8", "vit")
 
 # The model functions of keras.applications. A test compares this list and the options below with the installed Keras.
 APPLICATIONS = (

@@ -85,6 +85,13 @@ Side = Annotated[int, Field(gt=0, le=8192)]
 Size = Annotated[tuple[Side, Side], Field(strict=False), BeforeValidator(_pair)]
 Text = Annotated[str, _matching(r"(?s).*\S.*", "a text that is not empty")]
 Function = Annotated[str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", 'a function as "package.module:function"')]
+ModelPath = Annotated[
+    str,
+    _matching(
+        r"(?!.*\.(onnx|tflite|pb|pt|pth|ckpt|index|npz|pkl|json|yaml)/?$).*\S.*",
+        "the path of a .keras, .h5 or .weights.h5 file, or of a SavedModel folder",
+    ),
+]
 TensorName = Annotated[str, _matching(r"[!-+.-9;-~-]+", "an ASCII tensor name without blanks, ':' or ','")]
 TensorNames = Annotated[tuple[TensorName, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)]
 
@@ -164,12 +171,10 @@ class ModelOptions(Section):
 
 
 class Model(Section):
-    """The float model: exactly one of architecture, checkpoint and python."""
+    """The float model: exactly one of architecture, checkpoint and python; weights alone need one of the others."""
 
     architecture: Annotated[Text, AfterValidator(_architecture)] | None = None
-    checkpoint: Annotated[str, _matching(r".*\S.*\.(keras|h5)", "the path of a .keras or .h5 file")] | None = (
-        None  # also a TFMOT .h5
-    )
+    checkpoint: ModelPath | None = None  # a TFMOT .h5, too; a .weights.h5 with architecture or python beside it
     python: Function | None = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
     input_shape: Annotated[tuple[Side, Side, Positive], Field(strict=False)] | None = None  # [height, width, channels]

@@ -13,7 +13,11 @@ from tfqat.graph.target import Target
 
 SPECIFICATION = "https://www.tensorflow.org/lite/performance/quantization_spec"
 
-WEIGHTED = frozenset({"conv2d", "depthwise_conv2d", "conv2d_transpose", "dense"})
+# What works over one axis is run on images of height 1.
+WEIGHTED = frozenset("conv1d conv2d depthwise_conv1d depthwise_conv2d conv1d_transpose conv2d_transpose dense".split())
+VOLUMES = (
+    "conv3d conv3d_transpose average_pooling3d max_pooling3d global_average_pooling3d global_max_pooling3d".split()
+)
 FUSED = frozenset({"relu", "relu6", "hard_tanh"})
 # One multiplication and one addition a channel: a 1 x 1 depthwise convolution.
 AFFINE = frozenset(
@@ -25,9 +29,10 @@ ELEMENTWISE = frozenset("add subtract multiply average".split())
 ACTIVATIONS = frozenset("relu relu6 leaky_relu prelu elu gelu hard_silu".split())
 SHARED = frozenset(
     (
-        "max_pooling2d max_pool global_max_pooling2d max min maximum minimum concatenate reshape flatten ravel squeeze "
-        "expand_dims permute transpose swapaxes zero_padding2d pad pad_filled cropping2d get_item split tile "
-        "repeat_vector up_sampling2d"
+        "max_pooling1d max_pooling2d max_pool global_max_pooling1d global_max_pooling2d max min maximum minimum "
+        "concatenate reshape flatten ravel squeeze expand_dims permute transpose swapaxes moveaxis zero_padding1d "
+        "zero_padding2d pad pad_filled cropping1d cropping2d get_item split tile repeat_vector up_sampling1d "
+        "up_sampling2d stop_gradient copy"
     ).split()
 )
 
@@ -42,9 +47,12 @@ TARGET = Target(
     weight=Scheme(narrow=True),
     weighted=WEIGHTED,
     per_tensor=frozenset({"dense"}),
-    own_range=AFFINE | ELEMENTWISE | ACTIVATIONS | {"global_average_pooling2d", "mean"},
+    own_range=AFFINE
+    | ELEMENTWISE
+    | ACTIVATIONS
+    | {"global_average_pooling1d", "global_average_pooling2d", "mean", "matmul"},
     shared_range=SHARED,
-    tied_range=frozenset({"average_pooling2d", "average_pool", "up_sampling2d_smooth"}),
+    tied_range=frozenset({"average_pooling1d", "average_pooling2d", "average_pool", "up_sampling2d_smooth"}),
     fixed_range={
         "sigmoid": (0.0, 255 / 256),
         "softmax": (0.0, 255 / 256),
@@ -57,6 +65,7 @@ TARGET = Target(
         chain("elementwise_act", SPECIFICATION, ELEMENTWISE, FUSED),
         chain("affine_act", SPECIFICATION, AFFINE, FUSED),
     ),
+    causes=dict.fromkeys(VOLUMES, "its kernels over three axes know floats only"),
     integer_bias=True,
     float_inputs=False,
     float_outputs=False,

@@ -85,21 +85,37 @@ def batches_of(dataset: Any | None, graph: Graph) -> Iterator[Batch]:
     for batch in dataset:
         empty = False
         inputs, labels = _parted(batch, len(graph.inputs))
-        yield named_inputs(inputs, graph.inputs), None if labels is None else np.asarray(labels)
+        yield _typed(named_inputs(inputs, graph.inputs), graph), None if labels is None else np.asarray(labels)
     if empty:
         raise TfqatError("The data set to verify on has no batch; give one with at least one.")
 
 
 def random_inputs(graph: Graph, images: int = 16) -> list[np.ndarray]:
-    """Random inputs, in the model's order: 0 to 255 where the model rescales them itself, else -1 to 1."""
+    """Random inputs, in the model's order.
+
+    Floats: 0 to 255 where the model rescales them itself, else -1 to 1. Integers: the numbers of a table that they are
+    looked up in, else 0 and 1, as masks have them.
+    """
     rng = np.random.default_rng(0)
     found = []
     for name in graph.inputs:
         shape = (images, *(size or 32 for size in graph.shapes[name][1:]))
-        own = any(op.kind in ("rescaling", "normalization") for op in graph.consumers(name))
-        low, high = (0, 255) if own else (-1, 1)
-        found.append(rng.uniform(low, high, shape).astype(graph.dtypes[name]))
+        found.append(_random_values(graph, name, shape, rng).astype(graph.dtypes[name]))
     return found
+
+
+def _random_values(graph: Graph, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    readers = graph.consumers(name)
+    rescaled = any(op.kind in ("rescaling", "normalization") for op in readers)
+    if rescaled or "float" in graph.dtypes[name]:
+        return rng.uniform(*((0, 255) if rescaled else (-1, 1)), shape)
+    sizes = [op.source.config.get("input_dim", 2) for op in readers if op.kind == "embedding"]
+    return rng.integers(0, min(sizes, default=2), shape)
+
+
+def _typed(inputs: Inputs, graph: Graph) -> Inputs:
+    """The inputs in the types that the model reads, as Keras casts them; a file takes no other."""
+    return {name: np.asarray(value).astype(graph.dtypes[name], copy=False) for name, value in inputs.items()}
 
 
 def _is_pair_of_arrays(dataset: Any) -> bool:

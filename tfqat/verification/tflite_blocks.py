@@ -46,6 +46,7 @@ ALLOWED: Mapping[str, Allowance] = {
     "SUB": Allowance(_TIE, "it subtracts fixed-point numbers of 20 bits"),
     "AVERAGE_POOL_2D": Allowance(_TIE, "averages of integers lie half-way between two, which it rounds away from zero"),
     "RESIZE_BILINEAR": Allowance(2**-5, "its weights have 10 bits, and values half-way are rounded away from zero"),
+    "BATCH_MATMUL": Allowance(2**-5, "a kernel of TFLite's own, which rounds twice"),
     "TRANSPOSE_CONV": Allowance(2**-5, "a kernel of TFLite's own, which rounds twice"),
     "LEAKY_RELU": Allowance(0.5, "its slopes have 8 bits behind the point"),
     "HARD_SWISH": Allowance(0.5, "it computes with 16-bit integers"),

@@ -193,11 +193,21 @@ def _pair(gain: Any, shift: Any) -> Affine:
 
 
 def _constant(op: Op) -> np.ndarray:
-    """The constant of a binary op with one tensor."""
+    """The constant of a binary op with one tensor; where the op's layer holds it, what the layer makes of 0 or 1."""
+    if op.source.values:
+        if op.kind in ("add_constant", "subtract_constant"):
+            return _made_of(op, 0.0) * (-1 if op.kind == "subtract_constant" and not _constant_first(op) else 1)
+        return _made_of(op, 1.0) if op.kind == "multiply_constant" else 1 / _made_of(op, 1.0)
     return np.asarray(next(value for value in _arguments(op) if not isinstance(value, Ref)), np.float64)
 
 
+def _made_of(op: Op, number: float) -> np.ndarray:
+    return array(keras.ops.convert_to_numpy(op.source.built(keras.ops.full((1,), number)))).astype(np.float64)
+
+
 def _constant_first(op: Op) -> bool:
+    if op.source.values:
+        return bool((_made_of(op, 1.0) < _made_of(op, 0.0)).any())
     return not isinstance(_arguments(op)[0], Ref)
 
 

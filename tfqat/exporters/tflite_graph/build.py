@@ -127,7 +127,11 @@ def _emit_input(emission: Emission, name: str) -> list[str]:
 def _emit(emission: Emission, step: Step) -> None:
     op, learnt = step.op, emission.learnt
     if op.kind not in KINDS:
-        raise Unsupported(f"no int8 operator of TFLite does it: replace it (activations that it has: {ACTIVATIONS})")
+        reason = learnt.float_ops.get(op.name, "")
+        raise Unsupported(
+            f"no int8 operator of TFLite does it{reason and f' ({reason})'}: replace it (activations that it has: "
+            f"{ACTIVATIONS})"
+        )
     for tensor in step.outputs:
         if tensor not in learnt.activations:
             reason = learnt.float_ops.get(op.name, "its output has no scale")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tfqat.exporters.tflite_graph import elementwise, layout, spatial, weighted
+from tfqat.exporters.tflite_graph import elementwise, layout, product, spatial, weighted
 from tfqat.exporters.tflite_graph.affine import AFFINE, affine
 from tfqat.exporters.tflite_graph.emission import Emission, Step
 from tfqat.graph.kinds import IDENTITY
@@ -30,9 +30,9 @@ class Kind:
 
 
 _WEIGHTED: dict[str, Emit] = {
-    "conv2d": weighted.conv2d,
-    "depthwise_conv2d": weighted.depthwise_conv2d,
-    "conv2d_transpose": weighted.conv2d_transpose,
+    **dict.fromkeys(("conv1d", "conv2d"), weighted.conv),
+    **dict.fromkeys(("depthwise_conv1d", "depthwise_conv2d"), weighted.depthwise_conv),
+    **dict.fromkeys(("conv1d_transpose", "conv2d_transpose"), weighted.conv_transpose),
     "dense": weighted.dense,
 }
 _ARITHMETIC: dict[str, Emit] = {
@@ -40,6 +40,7 @@ _ARITHMETIC: dict[str, Emit] = {
     "subtract": elementwise.binary("SUB"),
     "multiply": elementwise.multiply,
     "average": elementwise.average,
+    "matmul": product.matmul,
 }
 _ACTIVATIONS: dict[str, Emit] = {
     "relu": elementwise.activation("RELU"),
@@ -55,24 +56,25 @@ _ACTIVATIONS: dict[str, Emit] = {
     "log_softmax": elementwise.activation("LOG_SOFTMAX", elementwise.log_softmax_axis),
 }
 _SPATIAL: dict[str, Emit] = {
-    "average_pooling2d": spatial.pooling("AVERAGE_POOL_2D"),
-    "average_pool": spatial.pooling("AVERAGE_POOL_2D"),
-    "max_pooling2d": spatial.pooling("MAX_POOL_2D"),
-    "max_pool": spatial.pooling("MAX_POOL_2D"),
-    "global_average_pooling2d": spatial.global_pooling("MEAN"),
-    "global_max_pooling2d": spatial.global_pooling("REDUCE_MAX"),
+    **dict.fromkeys("average_pooling1d average_pooling2d average_pool".split(), spatial.pooling("AVERAGE_POOL_2D")),
+    **dict.fromkeys("max_pooling1d max_pooling2d max_pool".split(), spatial.pooling("MAX_POOL_2D")),
+    **dict.fromkeys(("global_average_pooling1d", "global_average_pooling2d"), spatial.global_pooling("MEAN")),
+    **dict.fromkeys(("global_max_pooling1d", "global_max_pooling2d"), spatial.global_pooling("REDUCE_MAX")),
     "mean": spatial.reduction("MEAN"),
     "max": spatial.reduction("REDUCE_MAX"),
     "min": spatial.reduction("REDUCE_MIN"),
-    "up_sampling2d": spatial.up_sampling("RESIZE_NEAREST_NEIGHBOR", ("nearest",), halfPixelCenters=False),
+    **dict.fromkeys(
+        ("up_sampling1d", "up_sampling2d"),
+        spatial.up_sampling("RESIZE_NEAREST_NEIGHBOR", ("nearest",), halfPixelCenters=False),
+    ),
     "up_sampling2d_smooth": spatial.up_sampling("RESIZE_BILINEAR", ("bilinear",), halfPixelCenters=True),
 }
 _LAYOUT: dict[str, Emit] = {
     "concatenate": layout.concatenate,
-    "zero_padding2d": layout.zero_padding2d,
+    **dict.fromkeys(("zero_padding1d", "zero_padding2d"), layout.zero_padding),
     "pad": layout.pad,
     "pad_filled": layout.pad,
-    "cropping2d": layout.cropping2d,
+    **dict.fromkeys(("cropping1d", "cropping2d"), layout.cropping),
     "get_item": layout.get_item,
     "split": layout.split,
     "tile": layout.tile,
@@ -80,8 +82,8 @@ _LAYOUT: dict[str, Emit] = {
     "maximum": elementwise.extreme("MAXIMUM"),
     "minimum": elementwise.extreme("MINIMUM"),
     **dict.fromkeys("reshape flatten ravel squeeze expand_dims".split(), layout.reshape),
-    **dict.fromkeys("permute transpose swapaxes".split(), layout.transpose),
-    **dict.fromkeys(IDENTITY, layout.identity),
+    **dict.fromkeys("permute transpose swapaxes moveaxis".split(), layout.transpose),
+    **dict.fromkeys(IDENTITY | {"stop_gradient", "copy"}, layout.identity),
 }
 
 KINDS: Mapping[str, Kind] = {

@@ -52,11 +52,10 @@ def concatenate(emission: Emission, step: Step) -> None:
     emission.add(step, "CONCATENATION", inputs, axis=axis, fusedActivationFunction=none)
 
 
-def zero_padding2d(emission: Emission, step: Step) -> None:
+def zero_padding(emission: Emission, step: Step) -> None:
     """PAD, which writes the zero point."""
     check_channels_last(step.op)
-    (top, bottom), (left, right) = setting(step.op, "padding")
-    widths = [(0, 0), (top, bottom), (left, right), (0, 0)]
+    widths = [(0, 0), *_pairs(setting(step.op, "padding")), (0, 0)]
     emission.add_shared(step, "PAD", emission.integers(f"{step.op.name}/widths", widths))
 
 
@@ -78,12 +77,11 @@ def pad(emission: Emission, step: Step) -> None:
         emission.add_shared(step, "PADV2", sizes, _on_grid(emission, step, value))
 
 
-def cropping2d(emission: Emission, step: Step) -> None:
+def cropping(emission: Emission, step: Step) -> None:
     """STRIDED_SLICE."""
     check_channels_last(step.op)
-    (top, _), (left, _) = setting(step.op, "cropping")
     shape = emission.shape(step.output)
-    starts = (0, top, left, 0)
+    starts = (0, *(before for before, _ in _pairs(setting(step.op, "cropping"))), 0)
     _slice(emission, step, 0, [(start, start + (size or 0), 1) for start, size in zip(starts, shape, strict=True)])
 
 
@@ -128,6 +126,11 @@ def repeat_vector(emission: Emission, step: Step) -> None:
     emission.add(step, "TILE", [column, emission.integers(f"{step.op.name}/counts", [1, count, 1])])
 
 
+def _pairs(sizes: Sequence[Any]) -> list[tuple[int, int]]:
+    """Before and after, for each axis; of a sequence Keras has the pair alone."""
+    return [(sizes[0], sizes[1])] if isinstance(sizes[0], int) else [(before, after) for before, after in sizes]
+
+
 def _order(step: Step, rank: int) -> list[int]:
     """The axes of a transposition's input in the order of its output."""
     op = step.op
@@ -136,6 +139,9 @@ def _order(step: Step, rank: int) -> list[int]:
     if op.kind == "swapaxes":
         one, other = (int(setting(op, key)) % rank for key in ("axis1", "axis2"))
         return [{one: other, other: one}.get(axis, axis) for axis in range(rank)]
+    if op.kind == "moveaxis":
+        places = np.empty(range(rank), np.bool_)  # each axis as long as its number
+        return list(np.moveaxis(places, setting(op, "source"), setting(op, "destination")).shape)
     axes = setting(op, "axes")
     return [axis % rank for axis in axes] if axes is not None else list(range(rank))[::-1]
 

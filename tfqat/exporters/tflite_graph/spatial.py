@@ -6,7 +6,7 @@ their input, and so do REDUCE_MAX and RESIZE_NEAREST_NEIGHBOR; MEAN has one of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
@@ -19,9 +19,7 @@ from tfqat.exporters.tflite_graph.emission import (
     positive_axes,
     setting,
 )
-from tfqat.exporters.tflite_graph.weighted import PADDING
-
-SPACE = (1, 2)
+from tfqat.exporters.tflite_graph.weighted import PADDING, add_image
 
 
 def pooling(operator: str) -> Callable[[Emission, Step], None]:
@@ -29,11 +27,14 @@ def pooling(operator: str) -> Callable[[Emission, Step], None]:
 
     def emit(emission: Emission, step: Step) -> None:
         check_channels_last(step.op)
-        height, width = _two(setting(step.op, "pool_size"))
-        stride_h, stride_w = _two(setting(step.op, "strides") or (height, width))
-        emission.add_shared(
+        rank = len(emission.shape(step.op.inputs[0])) - 2
+        height, width = _two(setting(step.op, "pool_size"), rank)
+        stride_h, stride_w = _two(setting(step.op, "strides") or (height, width)[-rank:], rank)
+        add_image(
+            emission,
             step,
             operator,
+            [emission.read(step.op.inputs[0], emission.encoding(step.output))],
             padding=PADDING[setting(step.op, "padding", "valid")],
             filterHeight=height,
             filterWidth=width,
@@ -46,11 +47,13 @@ def pooling(operator: str) -> Callable[[Emission, Step], None]:
 
 
 def global_pooling(operator: str) -> Callable[[Emission, Step], None]:
-    """MEAN or REDUCE_MAX over height and width."""
+    """MEAN or REDUCE_MAX over all axes but the batch and the channels."""
 
     def emit(emission: Emission, step: Step) -> None:
         check_channels_last(step.op)
-        _reduce(emission, step, operator, SPACE)
+        if len(step.op.inputs) > 1:
+            raise Unsupported("it leaves masked steps out: TFLite's reductions take all; leave the mask out")
+        _reduce(emission, step, operator, tuple(range(1, len(emission.shape(step.op.inputs[0])) - 1)))
 
     return emit
 
@@ -75,8 +78,10 @@ def up_sampling(operator: str, modes: tuple[str, ...], **options: Any) -> Callab
         mode = setting(step.op, "interpolation", "nearest")
         if mode not in modes:
             raise Unsupported(f"its interpolation is {mode!r}: TFLite has nearest and bilinear")
-        size = emission.integers(f"{step.op.name}/size", [size or 1 for size in emission.shape(step.output)[1:3]])
-        emission.add_shared(step, operator, size, alignCorners=False, **options)
+        sizes = (1, *(size or 1 for size in emission.shape(step.output)[1:-1]))[-2:]
+        source = emission.read(step.op.inputs[0], emission.encoding(step.output))
+        given = [source, emission.integers(f"{step.op.name}/size", sizes)]
+        add_image(emission, step, operator, given, alignCorners=False, **options)
 
     return emit
 
@@ -90,5 +95,7 @@ def _reduce(emission: Emission, step: Step, operator: str, axes: tuple[int, ...]
         emission.add_shared(step, operator, positions, keepDims=keep)
 
 
-def _two(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def _two(value: int | Sequence[int], rank: int) -> tuple[int, int]:
+    """A size along height and width; a sequence has height 1."""
+    height, width = (1, *([value] * rank if isinstance(value, int) else value))[-2:]
+    return int(height), int(width)

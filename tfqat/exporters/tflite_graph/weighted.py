@@ -20,7 +20,7 @@ from tfqat.exporters.tflite_graph.emission import Emission, Step, Unsupported, c
 from tfqat.exporters.tflite_graph.flatbuffer import Tensor
 from tfqat.graph.graph import Op
 
-PADDING = {"same": Padding.SAME, "valid": Padding.VALID}
+PADDING = {"same": Padding.SAME, "valid": Padding.VALID, "causal": Padding.VALID}
 # XNNPACK loads no model that goes beyond.
 COARSEST = 256
 BIAS_LIMIT = 2**31 - 1
@@ -44,34 +44,51 @@ class Kernel:
     bias: np.ndarray
 
 
-def conv2d(emission: Emission, step: Step) -> None:
+def conv(emission: Emission, step: Step) -> None:
     """Keras' kernel is (h, w, in, out), TFLite's (out, h, w, in)."""
     config = step.op.source.config
     inputs = _inputs(emission, step, order=(3, 0, 1, 2), axis=0)
     version = GROUPED if config["groups"] > 1 else None
-    emission.add(step, "CONV_2D", inputs, version, **_window(step))
+    add_image(emission, step, "CONV_2D", inputs, version, **_window(step))
 
 
-def depthwise_conv2d(emission: Emission, step: Step) -> None:
+def depthwise_conv(emission: Emission, step: Step) -> None:
     """Keras' kernel is (h, w, C, M), TFLite's (1, h, w, C * M)."""
-    multiplier = step.op.kernel_shape[3]
+    multiplier = step.op.kernel_shape[-1]
     inputs = _inputs(emission, step, order=(0, 1, 2, 3), axis=3, merged=True)
-    emission.add(step, "DEPTHWISE_CONV_2D", inputs, depthMultiplier=multiplier, **_window(step))
+    add_image(emission, step, "DEPTHWISE_CONV_2D", inputs, depthMultiplier=multiplier, **_window(step))
 
 
-def conv2d_transpose(emission: Emission, step: Step) -> None:
+def conv_transpose(emission: Emission, step: Step) -> None:
     """Keras' kernel is (h, w, out, in), TFLite's (out, h, w, in); the first input is the output's shape."""
     config = step.op.source.config
     if config.get("output_padding") is not None:
         raise Unsupported("output_padding is set: TFLite derives it from the output's size; leave it None")
-    if tuple(config["dilation_rate"]) != (1, 1):
+    if set(config["dilation_rate"]) != {1}:
         raise Unsupported("dilation_rate is above 1: TFLite's TRANSPOSE_CONV has none; use UpSampling2D and Conv2D")
     source, kernel, bias = _inputs(emission, step, order=(2, 0, 1, 3), axis=0)
     options = {key: value for key, value in _window(step).items() if not key.startswith("dilation")}
     version = None if step.follower is None else 4
-    emission.add(
-        step, "TRANSPOSE_CONV", [_output_shape(emission, step, source), kernel, source, bias], version, **options
-    )
+    inputs = [_output_shape(emission, step, source), kernel, source, bias]
+    add_image(emission, step, "TRANSPOSE_CONV", inputs, version, **options)
+
+
+def add_image(
+    emission: Emission, step: Step, operator: str, inputs: Sequence[Tensor], version: int | None = None, **options: Any
+) -> None:
+    """Appends an operator that works on images; a sequence is one of height 1."""
+    shape = emission.shape(step.output)
+    if len(shape) == 4:
+        emission.add(step, operator, inputs, version, **options)
+        return
+    name = step.op.name
+    source = next(tensor for tensor in inputs if tensor.encoding is not None)
+    image = emission.inner(f"{name}/image", (source.shape[0], 1, *source.shape[1:]), source.encoding)
+    emission.reshape(source, image)
+    result = emission.inner(f"{name}/row", (shape[0], 1, *shape[1:]), emission.encoding(step.output))
+    given = [image if tensor is source else tensor for tensor in inputs]
+    emission.flatbuffer.add(operator, given, result, version, **options)
+    emission.reshape(result, emission.declare(step.output))
 
 
 def dense(emission: Emission, step: Step) -> None:
@@ -125,14 +142,28 @@ def _inputs(emission: Emission, step: Step, order: Sequence[int], axis: int, mer
     check_channels_last(step.op)
     kernel, *rest = (array(value) for value in step.op.source.values)
     encoding = _encoding(emission, step.op)
-    integers = np.transpose(_on_grid(kernel, encoding), order)
+    integers = _on_grid(kernel, encoding)
+    integers = np.transpose(integers[None] if integers.ndim < len(order) else integers, order)
     if merged:
-        integers = integers.reshape(1, *kernel.shape[:2], -1)
+        integers = integers.reshape(1, *integers.shape[:2], -1)
     channels = integers.shape[axis]
     bias = rest[0] if rest else np.zeros(channels, np.float32)
-    source = emission.read(step.op.inputs[0])
+    source = _with_past(emission, step, emission.read(step.op.inputs[0]))
     made = Kernel(integers, encoding.scale, axis, bias)
     return [source, *constants(emission, step.op.name, source, made, emission.encoding(step.output))]
+
+
+def _with_past(emission: Emission, step: Step, source: Tensor) -> Tensor:
+    """What a causal convolution reads: zeros before the first step, so that none sees a later one."""
+    config = step.op.source.config
+    if config.get("padding") != "causal":
+        return source
+    before = config["dilation_rate"][0] * (config["kernel_size"][0] - 1)
+    steps = emission.shape(step.op.inputs[0])[1] or 1
+    padded = emission.inner(f"{step.op.name}/past", (source.shape[0], steps + before, source.shape[2]), source.encoding)
+    widths = emission.integers(f"{padded.name}/widths", [(0, 0), (before, 0), (0, 0)])
+    emission.flatbuffer.add("PAD", [source, widths], padded)
+    return padded
 
 
 def _encoding(emission: Emission, op: Op) -> Encoding:
@@ -155,7 +186,7 @@ def _on_grid(kernel: np.ndarray, encoding: Encoding) -> np.ndarray:
 def _window(step: Step) -> dict[str, Any]:
     """How a kernel moves over the image."""
     config = step.op.source.config
-    (stride_h, stride_w), (dilation_h, dilation_w) = config["strides"], config["dilation_rate"]
+    (stride_h, stride_w), (dilation_h, dilation_w) = ((1, *config[key])[-2:] for key in ("strides", "dilation_rate"))
     return {
         "padding": PADDING[config["padding"]],
         "strideH": stride_h,
@@ -174,10 +205,10 @@ def _output_shape(emission: Emission, step: Step, source: Tensor) -> Tensor:
     batch = emission.inner(f"{name}/batch", (), None)
     ends = [emission.integers(f"{name}/{word}", [value]) for word, value in (("begin", 0), ("end", 1), ("step", 1))]
     flatbuffer.add("STRIDED_SLICE", [shape, *ends], batch, 1, shrinkAxisMask=1)
+    height, width, channels = (1, *emission.shape(step.output)[1:])[-3:]
     sizes = [
-        emission.integers(f"{name}/size{axis}", np.int32(size))
-        for axis, size in enumerate(emission.shape(step.output)[1:], start=1)
-        if size is not None
+        emission.integers(f"{name}/size{axis}", np.int32(size or 1))
+        for axis, size in enumerate((height, width, channels), start=1)
     ]
     result = emission.inner(f"{name}/output_shape", (len(sizes) + 1,), None)
     flatbuffer.add("PACK", [batch, *sizes], result, valuesCount=len(sizes) + 1, axis=0)

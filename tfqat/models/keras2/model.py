@@ -2,25 +2,25 @@
 
 Neither tf_keras nor TFMOT is imported (importing TFMOT turns tf.keras into tf_keras for the whole process), and no code
 of the file is run. Weights are known by their own names, the last part of TensorFlow's: ``quant_conv/kernel_min:0`` is
-``kernel_min``. HDF5 layout: Keras 2, ``saving/legacy/hdf5_format``.
+``kernel_min``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count, takewhile
-from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
 from tfqat.errors import TfqatError
 
-HDF5_SUFFIXES = (".h5", ".hdf5")
+# Attributes of layers that are made of layers, in the order of ``layer.weights``.
+PARTS = "forward_layer backward_layer layer cell cells _query_dense _key_dense _value_dense _output_dense".split()
+# (own name, value) of each weight, in the order of ``layer.weights``: trainable ones first.
+Weights = tuple[tuple[str, np.ndarray], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,30 +31,14 @@ class Keras2Model:
         source: the file, or what the live model is, for messages.
         class_name: ``Functional``, ``Model`` or ``Sequential``.
         config: its config; ``config["layers"]`` has one entry a layer.
-        weights: layer name -> its weights, (own name, value), in the order of ``layer.weights``.
+        weights: path of a layer -> its weights. A path is the layer's name, those of the models around it before it; a
+            model inside the model has an entry for itself or for its layers.
     """
 
     source: str
     class_name: str
     config: Mapping[str, Any]
-    weights: Mapping[str, tuple[tuple[str, np.ndarray], ...]]
-
-
-def read_keras2(model_or_path: Any) -> Keras2Model:
-    """The model in an `.h5` file of Keras 2, or a live tf_keras model, as plain data.
-
-    Raises:
-        TfqatError: no such file, another kind of file or object, a broken file, a subclassed model.
-    """
-    if isinstance(model_or_path, str | Path):
-        return _from_file(Path(model_or_path))
-    if is_live(model_or_path):
-        return _from_live(model_or_path)
-    what = "a Keras 3 model" if isinstance(model_or_path, keras.Model) else f"a {type(model_or_path).__name__}"
-    raise TfqatError(
-        f"Expected a tf_keras model that tfmot.quantization.keras.quantize_model made, or the path of its .h5 file; "
-        f"received {what}. TFMOT knows tf_keras only; a Keras 3 model is prepared by tfqat.prepare."
-    )
+    weights: Mapping[tuple[str, ...], Weights]
 
 
 def is_live(model: Any) -> bool:
@@ -63,107 +47,70 @@ def is_live(model: Any) -> bool:
     return has_all and not isinstance(model, keras.Model) and not isinstance(model, type)
 
 
-def model_config_in(path: Path) -> str | None:
-    """The text of the model config in an HDF5 file; None where there is no such file or no config in it."""
-    if path.suffix not in HDF5_SUFFIXES or not path.is_file() or not h5py.is_hdf5(path):
-        return None
-    try:
-        with h5py.File(path, "r") as file:
-            return _text(file.attrs["model_config"]) if "model_config" in file.attrs else None
-    except OSError:
-        return None
+def read_live(model: Any) -> Keras2Model:
+    """A live tf_keras model as plain data.
 
-
-def _from_file(path: Path) -> Keras2Model:
-    _check_kind(path)
-    text = model_config_in(path)
-    if text is None:
-        raise TfqatError(
-            f"{path} holds no model config: it is damaged, or has weights only. Save the whole model: "
-            "model.save('model.h5')."
-        )
-    try:
-        with h5py.File(path, "r") as file:
-            weights = {name: tuple(found) for name, found in _groups(file)}
-    except (OSError, KeyError, ValueError) as error:
-        raise TfqatError(f"{path} cannot be read: {error}. It is damaged; save the model again.") from error
-    return _made(str(path), _parsed(text, str(path)), weights)
-
-
-def _from_live(model: Any) -> Keras2Model:
+    Raises:
+        TfqatError: a subclassed model, which has no config.
+    """
     source = f"the {type(model).__name__} model {model.name!r}"
     try:
         config = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise TfqatError(
-            f"{source} has no config ({error}). TFMOT makes Sequential and functional models; give what "
-            "tfmot.quantization.keras.quantize_model returned."
+            f"{source} has no config ({error}); expected a Sequential or functional model. A subclassed model becomes "
+            "one by calling it on an Input: tf_keras.Model(x, model.call(x))."
         ) from error
-    weights = {
-        layer.name: tuple((_own_name(weight.name), np.asarray(weight.numpy())) for weight in layer.weights)
+    weights: dict[tuple[str, ...], Weights] = {
+        (layer.name,): tuple((own_name(weight.name), np.asarray(weight.numpy())) for weight in layer.weights)
         for layer in model.layers
     }
-    return _made(source, config, weights)
+    return made(source, config, weights)
 
 
-def _made(source: str, config: Mapping[str, Any], weights: Mapping[str, Any]) -> Keras2Model:
-    inner = config.get("config")
+def made(source: str, config: Mapping[str, Any], weights: Mapping[tuple[str, ...], Weights]) -> Keras2Model:
+    """The Keras2Model of a whole config ({"class_name": ..., "config": ...}) and weights."""
+    class_name, inner = str(config.get("class_name")), config.get("config")
+    if class_name == "Sequential" and isinstance(inner, list):
+        # Before Keras 2.2.3 the config of a Sequential was its layers.
+        inner = {"name": "sequential", "layers": inner}
     if not isinstance(inner, Mapping) or not isinstance(inner.get("layers"), list):
         raise TfqatError(
-            f"{source}: expected the config of a Sequential or functional model, received {str(config)[:80]}."
+            f"{source} is a {class_name}, and its config has no layers: a subclassed model, whose call() is Python "
+            f"code that no file holds. Expected a Sequential or functional model; received {str(config)[:80]}. In the "
+            "program that made it, call it on an Input (tf_keras.Model(x, model.call(x))) and save that."
         )
-    return Keras2Model(source, str(config.get("class_name")), inner, weights)
+    return Keras2Model(source, class_name, plain(inner), weights)
 
 
-def _check_kind(path: Path) -> None:
-    if path.is_dir():
-        what = "a TensorFlow SavedModel" if (path / "saved_model.pb").exists() else "a folder"
-        raise TfqatError(
-            f"{path} is {what}; expected the .h5 file of a TFMOT model. Load it in tf_keras "
-            "within tfmot.quantization.keras.quantize_scope(), and save it as .h5: model.save('model.h5'); or give the "
-            "loaded model itself."
-        )
-    if not path.is_file():
-        raise TfqatError(f"No model file at {str(path)!r}; expected the .h5 file of a TFMOT model.")
-    if path.suffix not in HDF5_SUFFIXES:
-        raise TfqatError(
-            f"{path}: expected an .h5 file, received {path.suffix or 'no suffix'!r}. Load the model in tf_keras within "
-            "tfmot.quantization.keras.quantize_scope(), and save it again: model.save('model.h5'); or give it as it is."
-        )
-    if not h5py.is_hdf5(path):
-        raise TfqatError(f"{path} is not an HDF5 file: it is cut off or of another kind.")
+def plain(item: Any) -> Any:
+    """Tuples, shapes and arrays, which newer versions write with their type, as lists and numbers."""
+    if isinstance(item, Mapping):
+        kind, config = item.get("class_name"), item.get("config")
+        if kind in ("__tuple__", "TensorShape") and "items" in item:
+            return [plain(part) for part in item["items"]]
+        if kind in ("__numpy__", "__tensor__") and isinstance(config, Mapping):
+            return config.get("value")
+        return {key: plain(value) for key, value in item.items()}
+    return [plain(part) for part in item] if isinstance(item, list) else item
 
 
-def _parsed(text: str, source: str) -> Mapping[str, Any]:
+def parsed(text: str | bytes, source: str) -> Mapping[str, Any]:
+    """The config in a JSON text."""
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TfqatError(f"{source}: its model config is no JSON ({error}); the file is damaged.") from error
     if not isinstance(config, Mapping):
         raise TfqatError(f"{source}: its model config is {type(config).__name__}; expected a mapping.")
     return config
 
 
-def _groups(file: h5py.File) -> Iterator[tuple[str, list[tuple[str, np.ndarray]]]]:
-    group = file.get("model_weights", file)
-    for layer in _names(group, "layer_names"):
-        yield (
-            layer,
-            [(_own_name(name), np.asarray(group[layer][name])) for name in _names(group[layer], "weight_names")],
-        )
-
-
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """The list in an attribute, which Keras parts in several (``layer_names0``, ...) where it is longer than 64 kB."""
-    if attribute in group.attrs:
-        return [_text(name) for name in group.attrs[attribute]]
-    parts = takewhile(lambda key: key in group.attrs, (f"{attribute}{number}" for number in count()))
-    return [_text(name) for key in parts for name in group.attrs[key]]
-
-
-def _own_name(name: str) -> str:
+def own_name(name: str) -> str:
+    """The last part of TensorFlow's name of a variable."""
     return name.split(":")[0].split("/")[-1]
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Text that HDF5 may give as bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfqat.models.keras2.model import model_config_in
+from tfqat.models.keras2.hdf5 import model_config_in
 from tfqat.models.tfmot.wrappers import MARKS
 
 

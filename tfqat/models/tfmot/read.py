@@ -11,8 +11,9 @@ import numpy as np
 from tfqat.errors import TfqatError
 from tfqat.graph.view import view
 from tfqat.models.keras2.layers import keras3_layer, keras3_name
-from tfqat.models.keras2.model import Keras2Model, read_keras2
-from tfqat.models.keras2.wiring import Call, Wiring, wire, wiring_of
+from tfqat.models.keras2.model import Keras2Model
+from tfqat.models.keras2.wiring import Call, Wiring, entry_name, wire, wiring_of
+from tfqat.models.tfmot.kept import kept_tfmot
 from tfqat.models.tfmot.model import KernelRange, TensorRange, Tfmot
 from tfqat.models.tfmot.parts import Parts
 from tfqat.models.tfmot.wrappers import PRE, QUANTIZE_LAYER, Wrapped, unwrap
@@ -32,7 +33,7 @@ def read_tfmot(model_or_path: Any) -> Tfmot:
         TfqatError: another kind of file or model, nothing quantized, a layer or a wrapper that cannot be read, weights
             that are missing; the message names layer and class.
     """
-    kept = read_keras2(model_or_path)
+    kept = kept_tfmot(model_or_path)
     try:
         return _Reader(kept).read()
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -60,12 +61,26 @@ class _Reader:
                 f"{self.kept.source} has no layer quantized by TFMOT; expected what "
                 "tfmot.quantization.keras.quantize_model returned. A float model is prepared by tfqat.prepare."
             )
+        _check_flat(self.kept.config)
         wiring = wiring_of(self.kept.class_name, self.kept.config)
-        model = wire(wiring, self._layer, lambda name: name in self.rounders)
+        model = wire(wiring, self._apply)
         for name, layer in self.layers.items():
             self._set_weights(name, layer)
         parts = Parts(view(model), self.layers)
         return Tfmot(self.kept.source, model, self._activations(parts, wiring), dict(self._kernels(parts)))
+
+    def _apply(self, call: Call, first: Any, arguments: dict[str, Any]) -> Any:
+        """What the call gives; a QuantizeLayer gives what it reads."""
+        if call.first is None:
+            return self._layer(call.layer)
+        if call.layer in self.rounders:
+            return first[0] if isinstance(first, list) else first
+        others = {key: value for key, value in arguments.items() if key != "training"}
+        if others:
+            raise TfqatError(
+                f"Layer {call.layer!r} is called with {others}; expected no arguments besides tensors and training."
+            )
+        return self._layer(call.layer)(first, **arguments)
 
     def _layer(self, name: str) -> Any:
         """The layer, made on its first call; the tensor of an input."""
@@ -94,7 +109,7 @@ class _Reader:
         wrapped = self.wrapped[name]
         ranges = {f"{key}_{end}" for key in (*wrapped.kernels, *wrapped.places) for end in ("min", "max")}
         wrappers = {"optimizer_step", *ranges}
-        return [(own, value) for own, value in self.kept.weights.get(name, ()) if own not in wrappers]
+        return [(own, value) for own, value in self.kept.weights.get((name,), ()) if own not in wrappers]
 
     def _kernels(self, parts: Parts) -> Iterator[tuple[str, KernelRange]]:
         for name, wrapped in self.wrapped.items():
@@ -186,13 +201,23 @@ class _Reader:
         return low, high
 
     def _bound(self, name: str, key: str | None, end: str) -> np.ndarray | None:
-        for own, value in self.kept.weights.get(name, ()):
+        for own, value in self.kept.weights.get((name,), ()):
             if own == f"{key}_{end}" or (key is None and own.endswith(f"_{end}")):
                 return np.asarray(value, np.float32)
         return None
 
     def _listed(self, name: str) -> str:
-        return ", ".join(own for own, _ in self.kept.weights.get(name, ())) or "none"
+        return ", ".join(own for own, _ in self.kept.weights.get((name,), ())) or "none"
+
+
+def _check_flat(config: Mapping[str, Any]) -> None:
+    for entry in config["layers"]:
+        if "layers" in entry["config"]:
+            raise TfqatError(
+                f"Layer {entry_name(entry)!r} ({entry['class_name']}) is a model inside the model, which TFMOT does "
+                "not quantize. Give the quantized model itself, or build the model of its layers (call them one by "
+                "one) before quantizing it."
+            )
 
 
 def _made(wrapped: Wrapped, name: str) -> Any:
