@@ -153,7 +153,10 @@ def _identity(operation: Any) -> Any:
         return type(operation), repr(config)
     if operation.variables or not is_own(type(operation)):
         return id(operation)
-    return type(operation), repr({**operation.get_config(), "name": ""})
+    try:
+        return type(operation), repr({**operation.get_config(), "name": ""})
+    except NotImplementedError:  # something inside it has no config
+        return id(operation)
 
 
 def _plain(nest: Any, numbers: Mapping[int, Any]) -> str:
