@@ -220,6 +220,7 @@ ACTIVATIONS = [
     *_rows("Activations", None, {
         "activations.glu": (lambda: lambda x: activations.glu(x), {"needs": _even}),
         "activations.threshold": lambda: lambda x: activations.threshold(x, 0.5, 0.0),
+        "Activation": (lambda: layers.Activation("relu"), {"random": False}),
         "ReLU": lambda: layers.ReLU(),
         "ReLU, up to 6": lambda: layers.ReLU(6),
         "ReLU, up to 1, with a slope": lambda: layers.ReLU(1.0, negative_slope=0.1),
