@@ -14,6 +14,7 @@ import pytest
 from tfqat.errors import TfqatError
 from tfqat.models.keras2.functions import called, tf_function
 from tfqat.models.keras2.layers import keras3_layer
+from tfqat.models.keras2.wiring import UNKNOWN
 from tfqat.models.load import load_model
 
 MODELS = [
@@ -309,9 +310,15 @@ def test_functions_that_mean_something_else_are_named(symbol):
     [
         ("image.resize", {"size": [2, 2], "preserve_aspect_ratio": True}, "preserve_aspect_ratio"),
         ("image.resize", {"size": [2, 2], "method": "area"}, "received area"),
-        ("image.resize", {"size": [None, None]}, "only a batch knows: give the Input a fixed shape"),
-        ("reshape", {"shape": [None, None, -1]}, "only a batch knows"),
-        ("tile", {"multiples": [None, 1, 1, 1]}, "only a batch knows: give the Input a fixed shape"),
+        ("image.resize", {"size": [UNKNOWN, 4]}, "only a batch knows; give the Input a fixed shape"),
+        ("reshape", {"shape": [UNKNOWN, UNKNOWN, -1]}, "only a batch knows"),
+        (
+            "__operators__.getitem",
+            {"slice_spec": [{"start": UNKNOWN, "stop": None, "step": None}]},
+            "only a batch knows",
+        ),
+        ("norm", {"ord": 1}, "expected an axis"),
+        ("tile", {"multiples": [UNKNOWN, 1, 1, 1]}, "only a batch knows; give the Input a fixed shape"),
     ],
 )
 def test_calls_that_keras_cannot_make_are_named(symbol, arguments, message):

@@ -17,7 +17,7 @@ from keras import ops
 from tfqat.errors import TfqatError
 from tfqat.models.keras2.activations import CHANGED_BY
 from tfqat.models.keras2.layers import INTERPOLATIONS
-from tfqat.models.keras2.wiring import Shape
+from tfqat.models.keras2.wiring import UNKNOWN, Shape, Unknown
 
 Function = Callable[..., Any]
 # Where TensorFlow's names mean what the table says (tf.image.transpose is no tf.transpose).
@@ -63,19 +63,27 @@ def called(function: Function, layer: str, symbol: str, first: Any, arguments: M
     """
     given = {key: value for key, value in arguments.items() if not (key in _NEUTRAL and value == _NEUTRAL[key])}
     try:
+        _check_sizes(symbol, [first, *given.values()])
         result = function(first, **given)
     except (TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
-        sizes = [size for value in given.values() for size in (value if isinstance(value, list | tuple) else [value])]
-        hint = " A size is one that only a batch knows: give the Input a fixed shape." if None in sizes else ""
-        raise TfqatError(f"Layer {layer!r} calls tf.{symbol} in a way that cannot be read: {error}{hint}") from error
+        raise TfqatError(f"Layer {layer!r} calls tf.{symbol} in a way that cannot be read: {error}") from error
     if isinstance(result, Shape):
         return result
     return keras.tree.map_structure(_settled, result)
 
 
+def _check_sizes(symbol: str, arguments: list[Any]) -> None:
+    """Raises ValueError where a function of a tensor needs a size that only a batch knows."""
+    leaves = keras.tree.flatten(arguments)
+    sizes = [size for leaf in leaves for size in (leaf if isinstance(leaf, Shape) else [leaf])]
+    of_tensors = any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+    if of_tensors and UNKNOWN in sizes and symbol.split(".")[-1].lower() != "reshape":
+        raise ValueError("it needs a size that only a batch knows; give the Input a fixed shape")
+
+
 def _settled(value: Any) -> Any:
     """A number computed from shapes as a plain number."""
-    if value is None or isinstance(value, keras.KerasTensor | int | float | bool | np.ndarray):
+    if value is None or isinstance(value, keras.KerasTensor | Unknown | int | float | bool | np.ndarray):
         return value
     array = np.asarray(value)
     return array.item() if array.ndim == 0 else array
@@ -99,11 +107,13 @@ def _slice(part: Any) -> Any:
 
 def _reshape(tensor: Any, shape: Any) -> Any:
     wanted = list(shape) if isinstance(shape, list | tuple) else [shape]
-    unknown = [index for index, size in enumerate(wanted) if size is None]
+    unknown = [index for index, size in enumerate(wanted) if size is UNKNOWN]
     if len(unknown) > 1 or (unknown and -1 in wanted and None in tensor.shape[1:]):
-        raise ValueError(f"the shape {wanted} depends on more than one size that only a batch knows.")
+        raise ValueError(
+            f"the shape {wanted} depends on more than one size that only a batch knows; give the Input a fixed shape"
+        )
     if unknown and -1 in wanted:
-        rest = math.prod(size for size in wanted if size not in (None, -1))
+        rest = math.prod(size for size in wanted if size not in (UNKNOWN, -1))
         wanted[wanted.index(-1)] = math.prod(tensor.shape[1:]) // rest
     if unknown:
         wanted[unknown[0]] = -1
@@ -118,7 +128,8 @@ def _reduction(reduce: Function) -> Function:
 
 
 def _norm(tensor: Any, ord: Any = "euclidean", axis: Any = None, keepdims: bool = False) -> Any:
-    # Of a matrix, TensorFlow's euclidean norm is Keras' "fro", which is None there.
+    if ord != "euclidean" and axis is None:
+        raise ValueError("expected an axis")
     axis = tuple(axis) if isinstance(axis, list) else axis
     return ops.norm(tensor, ord=None if ord == "euclidean" else ord, axis=axis, keepdims=keepdims)
 
@@ -180,8 +191,6 @@ def _relu(x: Any, alpha: float = 0.0, max_value: Any = None, threshold: float = 
 def _resize(images: Any, size: Any, method: str = "bilinear", antialias: bool = False) -> Any:
     if method.lower() not in INTERPOLATIONS:
         raise ValueError(f"expected one of the methods {', '.join(INTERPOLATIONS)}, received {method}")
-    if None in size:
-        raise ValueError(f"expected a fixed size, received {list(size)}.")
     return ops.image.resize(images, tuple(size), interpolation=method.lower(), antialias=antialias)
 
 
@@ -254,8 +263,7 @@ def _stack(values: Any, axis: int = 0) -> Any:
 def _is_shape(parts: Any) -> bool:
     """Whether the lists hold nothing but sizes."""
     return all(
-        isinstance(part, Shape) or (isinstance(part, list) and all(item is None or type(item) is int for item in part))
-        for part in parts
+        isinstance(part, Shape | list) and all(isinstance(size, Unknown | int) for size in part) for part in parts
     )
 
 
@@ -309,8 +317,7 @@ def _binary(function: Function, *names: str) -> dict[str, Function]:
 
 def _computed(function: Function, x: Any, y: Any) -> Any:
     # What is computed of a size that only a batch knows, only a batch knows.
-    unknown = None in (x, y) if all(value is None or isinstance(value, int) for value in (x, y)) else False
-    return None if unknown else function(_constant(x), _constant(y))
+    return UNKNOWN if UNKNOWN in (x, y) else function(_constant(x), _constant(y))
 
 
 def _constant(value: Any) -> Any:
@@ -322,7 +329,7 @@ def _floor_divide(x: Any, y: Any) -> Any:
 
 
 def _shape(input: Any, out_type: Any = None) -> Shape:
-    return Shape(input.shape)
+    return Shape(UNKNOWN if size is None else size for size in input.shape)
 
 
 def _bias_add(value: Any, bias: Sequence[float]) -> Any:
@@ -415,7 +422,9 @@ _TABLE: Mapping[str, Function] = {
     "pad": _pad,
     "reduce_all": _reduction(ops.all),
     "reduce_any": _reduction(ops.any),
-    "reduce_euclidean_norm": lambda input_tensor, axis=None, keepdims=False: _norm(input_tensor, 2, axis, keepdims),
+    "reduce_euclidean_norm": lambda input_tensor, axis=None, keepdims=False: _norm(
+        input_tensor, axis=axis, keepdims=keepdims
+    ),
     "reduce_logsumexp": _reduction(ops.logsumexp),
     "reduce_max": _reduction(ops.max),
     "reduce_mean": _reduction(ops.mean),

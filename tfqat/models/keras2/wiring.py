@@ -228,4 +228,14 @@ def _flat(outputs: Any) -> list[Any]:
 
 
 class Shape(tuple[Any, ...]):
-    """The shape of a tensor as a TensorFlow function of the model has it: None where only a batch knows."""
+    """The shape of a tensor as a TensorFlow function of the model has it: UNKNOWN where only a batch knows."""
+
+
+class Unknown:
+    """A size that only a batch knows; None, in a slice, is its end."""
+
+    def __repr__(self) -> str:
+        return "unknown"
+
+
+UNKNOWN = Unknown()
