@@ -25,11 +25,11 @@ from tfqat.errors import TfqatError
 from tfqat.exporters.tflite_graph.build import TfliteError, build
 from tfqat.graph.kinds import IDENTITY
 from tfqat.graph.rows import Row
-from tfqat.graph.view import view
 from tfqat.rewrite.model import range_layers
 from tfqat.rewrite.plan import Plan, plan_for
 from tfqat.rewrite.prepare import quantize
 from tfqat.rewrite.split import split
+from tfqat.view.view import view
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/ops.md"

@@ -12,7 +12,6 @@ from tfqat import keras_hook
 
 if TYPE_CHECKING:
     from tfqat.calibration.calibrate import calibrate
-    from tfqat.graph.custom import quantizable
     from tfqat.jobs.convert import convert
     from tfqat.jobs.export import export
     from tfqat.jobs.from_tfmot import from_tfmot
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from tfqat.rewrite.plan import placement
     from tfqat.rewrite.prepare import prepare
     from tfqat.spec.load import load_spec
+    from tfqat.view.custom import quantizable
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ _HOMES = {
     "load_spec": "tfqat.spec.load",
     "placement": "tfqat.rewrite.plan",
     "prepare": "tfqat.rewrite.prepare",
-    "quantizable": "tfqat.graph.custom",
+    "quantizable": "tfqat.view.custom",
     "verify": "tfqat.jobs.verify",
 }
 __all__ = [

@@ -16,8 +16,8 @@ from types import ModuleType
 
 REGISTERED = (
     "tfqat.rewrite.model",
-    "tfqat.graph.with_weights",
-    "tfqat.graph.repeat_batch",
+    "tfqat.view.with_weights",
+    "tfqat.view.repeat_batch",
     "tfqat.models.vit",
     "tfqat.models.keras2.activations",
 )

@@ -13,8 +13,8 @@ from tfqat.exporters import carry, onnx_qdq
 from tfqat.exporters.onnx_float import convert
 from tfqat.exporters.onnx_qdq import weights_of
 from tfqat.graph.build import build
-from tfqat.graph.view import view
 from tfqat.rewrite.split import split
+from tfqat.view.view import view
 
 NORMAL = keras.initializers.RandomNormal(0, 0.5, seed=1)
 # No width of an output: see the test of the bias below.

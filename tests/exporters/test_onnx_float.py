@@ -17,7 +17,7 @@ from tfqat.exporters import onnx_file, onnx_float
 from tfqat.exporters.onnx_float import OnnxError, convert
 from tfqat.graph.build import build
 from tfqat.graph.run import run
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 
 def wide_model() -> keras.Model:

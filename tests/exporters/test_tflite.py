@@ -22,8 +22,8 @@ from tfqat.errors import TfqatError
 from tfqat.exporters.tflite_graph import flatbuffer
 from tfqat.exporters.tflite_graph.build import TfliteError, build, steps_of
 from tfqat.exporters.tflite_graph.flatbuffer import ALIGNMENT, unpack
-from tfqat.graph.view import view
 from tfqat.rewrite.split import split
+from tfqat.view.view import view
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3)).astype("float32")
 

@@ -17,12 +17,12 @@ from tfqat.exporters.tflite_graph import affine
 from tfqat.exporters.tflite_graph.build import build
 from tfqat.exporters.tflite_graph.kinds import KINDS
 from tfqat.graph.kinds import IDENTITY
-from tfqat.graph.view import view
 from tfqat.rewrite.split import split
 from tfqat.targets.tflite import TARGET
 from tfqat.verification.keras_values import values_of
 from tfqat.verification.tflite_blocks import judge_tflite_blocks
 from tfqat.verification.tflite_runner import TfliteRunner
+from tfqat.view.view import view
 
 CHANNELS = np.arange(8, dtype=np.float32)
 UNIFORM, NORMAL = keras.initializers.RandomUniform, "random_normal"

@@ -6,7 +6,7 @@ from keras import layers, ops
 
 import tfqat
 from tfqat.graph.masks import masks_in
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 
 def scores_and(mask_type, change):

@@ -100,7 +100,7 @@ def test_a_float_lstm_lowers_the_share():
     ids=["heads", "groups", "attention"],
 )
 def test_an_attention_that_stays_whole_counts_its_products(layer, expected, monkeypatch):
-    monkeypatch.setattr("tfqat.graph.view.is_composite", lambda operation: False)
+    monkeypatch.setattr("tfqat.view.view.is_composite", lambda operation: False)
     query, value = keras.Input((5, 6)), keras.Input((7, 6))
     result = layer([query, value]) if isinstance(layer, layers.Attention) else layer(query, value)
     rows = tfqat.placement(keras.Model([query, value], layers.LayerNormalization()(layers.Dense(2)(result)))).rows

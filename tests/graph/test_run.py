@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from tfqat.graph.run import run
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 
 def test_layers_that_augment_leave_images_alone():

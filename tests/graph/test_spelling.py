@@ -7,7 +7,7 @@ from keras import layers
 
 from tfqat.graph.build import build
 from tfqat.graph.spelling import spell_out
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 KINDS = {
     "silu": ("silu", ["sigmoid", "multiply"]),

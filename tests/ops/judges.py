@@ -14,7 +14,6 @@ from tfqat.exporters.exportable import Exportable
 from tfqat.exporters.options import Options
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.run import run
-from tfqat.graph.view import view
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.split import split
 from tfqat.targets import load_target
@@ -22,6 +21,7 @@ from tfqat.verification.blocks import BlockScore, judge_blocks
 from tfqat.verification.keras_values import centered_error, noise_error, values_of
 from tfqat.verification.report import NOISE, NOISE_FACTOR, NOISE_FLOOR, NOISE_SEEDS
 from tfqat.verification.runner import Runner
+from tfqat.view.view import view
 
 Arrays = Mapping[str, np.ndarray]
 SAME = 1e-5

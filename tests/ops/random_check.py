@@ -11,8 +11,8 @@ from typing import Any
 
 import tfqat
 from tfqat.graph.build import build
-from tfqat.graph.view import view
 from tfqat.rewrite.split import without_quantizers
+from tfqat.view.view import view
 
 # Every fifth model is for sima, every fifth for tflite.
 TARGETS = ("tensorrt", "tensorrt", "sima", "tensorrt", "tflite")

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import tfqat
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)).astype("float32")
 

@@ -8,12 +8,12 @@ from keras import layers, ops, tree
 import tfqat
 from tfqat.core.encoding import encoding_of_values
 from tfqat.errors import TfqatError
-from tfqat.graph.view import view
 from tfqat.rewrite.jit import jit_pays
 from tfqat.rewrite.kernels import QuantConv2D
 from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
 from tfqat.rewrite.prepare import relu6_model
 from tfqat.rewrite.split import split
+from tfqat.view.view import view
 
 NAMES = (
     "conv_net residual two_branches concat squeeze_excite nested separable bare_ops many_inputs subclassed unfoldable"

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops, tree
 
 from tfqat.graph.build import build
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 DRAW = np.random.default_rng(0).normal
 VECTOR, IMAGE = DRAW(size=(2, 4)).astype("float32"), DRAW(size=(2, 8, 8, 3)).astype("float32")

@@ -11,10 +11,10 @@ from keras import ops, tree
 import tfqat
 from tfqat.graph.build import build
 from tfqat.graph.graph import bypass, replace_ops
-from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.quantizer import RangeEstimator
 from tfqat.rewrite.split import _stock
+from tfqat.view.view import view
 
 GOLDEN = Path(__file__).parent.parent / "graph/golden/structures"
 NAMES = "subclassed nested unet siamese two_inputs_three_outputs custom_layers".split()

@@ -12,12 +12,12 @@ import tfqat
 from tfqat.errors import TfqatError
 from tfqat.exporters.tflite_graph.build import build
 from tfqat.exporters.tflite_graph.flatbuffer import pack, unpack
-from tfqat.graph.view import view
 from tfqat.rewrite.split import split
 from tfqat.verification.keras_values import values_of
 from tfqat.verification.runner import RunError
 from tfqat.verification.tflite_blocks import allowances, approximate, judge_tflite_blocks
 from tfqat.verification.tflite_runner import TfliteRunner
+from tfqat.view.view import view
 
 RNG = np.random.default_rng(0)
 # Two kinds, bright and dark, so that classes do not hang on a rounding.

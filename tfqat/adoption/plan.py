@@ -16,10 +16,10 @@ from tfqat.graph.placement import Placement
 from tfqat.graph.rows import Row
 from tfqat.graph.sign import is_nonnegative
 from tfqat.graph.target import Target
-from tfqat.graph.view import view
 from tfqat.models.tfmot.model import Tfmot
 from tfqat.rewrite.plan import Rules, plan_for
 from tfqat.rewrite.prepare import RangeOptions, check_plan
+from tfqat.view.view import view
 
 _DEFAULTS = RangeOptions()
 OWN = "as TFMOT quantized it"

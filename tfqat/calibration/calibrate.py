@@ -16,10 +16,10 @@ from tfqat.core.scheme import SCALE_FLOOR
 from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph, bypass
 from tfqat.graph.run import run
-from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.model import kernel_layers, range_layers
 from tfqat.rewrite.quantizer import RangeEstimator, extent_of_range
+from tfqat.view.view import view
 
 
 def calibrate(

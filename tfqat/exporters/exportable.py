@@ -14,7 +14,7 @@ from tfqat.exporters import carry, onnx_float
 from tfqat.exporters.onnx_names import Named
 from tfqat.exporters.options import Options
 from tfqat.graph.graph import Graph
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 # A Q/DQ ONNX in, the Encodings of tensors that have none out.
 Fill = Callable[[onnx.ModelProto, Encodings], Mapping[str, Encoding]]

@@ -11,7 +11,7 @@ import onnx
 from tfqat.exporters.onnx_file import OnnxError, with_opset
 from tfqat.exporters.onnx_names import Named, checked_io, rename
 from tfqat.exporters.onnx_trace import trace
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 # Per-channel QuantizeLinear begins at opset 13; tf2onnx 1.17 writes up to 18, onnx converts from there.
 LOWEST_OPSET, TF2ONNX_HIGHEST = 13, 18

@@ -1,1 +1,1 @@
-"""The model as a graph: view, blocks, the Target record, placement."""
+"""The model as a graph: ops, blocks, the Target record, placement; and built as a Keras model again."""

@@ -13,7 +13,10 @@ from keras import tree
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op, Ref
-from tfqat.graph.view import layer_name_of
+
+# Keras forbids '/' in the names of layers; a nested op's layer has this in its place. It is valid in TensorFlow's
+# name scopes and hardly ever part of a user's name.
+NESTING = ">"
 
 
 def build(graph: Graph, model_class: Callable[..., keras.Model] = keras.Model) -> keras.Model:
@@ -73,6 +76,11 @@ def _same_function(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda
     return keras.layers.Lambda(
         layer.function, layer._output_shape, layer.mask, layer.arguments, name=name, dtype=layer.dtype_policy.name
     )
+
+
+def layer_name_of(op_layer_name: str) -> str:
+    """The Keras layer name under which an op's layer stands in a flat model."""
+    return op_layer_name.replace("/", NESTING)
 
 
 def _free_name(op: Op, used: Collection[str]) -> str:

@@ -17,7 +17,6 @@ from tfqat.calibration.calibrate import calibrate, check_method
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, scale_and_zero_point
 from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph, Op, replace_ops
-from tfqat.graph.view import view
 from tfqat.models.tfmot.model import Tfmot
 from tfqat.models.tfmot.read import read_tfmot
 from tfqat.rewrite.kernels import QuantizedKernel
@@ -26,6 +25,7 @@ from tfqat.rewrite.plan import Rules
 from tfqat.rewrite.prepare import RangeOptions, quantize
 from tfqat.rewrite.quantizer import RangeEstimator, extent_of_range
 from tfqat.targets import load_target
+from tfqat.view.view import view
 
 _DEFAULTS = RangeOptions()
 # TFMOT's scheme is that of TensorFlow Lite.

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from tfqat.graph.custom import quantizable
+from tfqat.view.custom import quantizable
 
 # Dosovitskiy et al. (arXiv 2010.11929); the width and heads of DeiT-tiny (arXiv 2012.12877), a third of its depth.
 WIDTH, HEADS, BLOCKS = 192, 3, 4

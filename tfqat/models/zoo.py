@@ -13,13 +13,13 @@ from tfqat.data import input_shape
 from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
-from tfqat.graph.view import view
 from tfqat.models.load import load_model
 from tfqat.models.resnet8 import resnet8
 from tfqat.models.tfmot.model import is_tfmot
 from tfqat.models.tfmot.read import read_tfmot
 from tfqat.models.vit import vit
 from tfqat.models.weights import load_weights
+from tfqat.view.view import view
 
 # Models of tfqat's own: name -> function of input_shape and num_classes.
 OWN: dict[str, Callable[..., keras.Model]] = {"resnet8": resnet8, "vit": vit}

@@ -14,7 +14,6 @@ from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, Ref, Source, bypass, replace_ops
 from tfqat.graph.kinds import IDENTITY
-from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.bias import integer_biases
 from tfqat.rewrite.fold import fold_batch_norms
@@ -23,6 +22,7 @@ from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.quantizer import Quantizer, RangeEstimator
 from tfqat.rewrite.slopes import integer_slopes
 from tfqat.targets import load_target
+from tfqat.view.view import view
 
 _HALF = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"})
 

@@ -16,11 +16,11 @@ from tfqat.graph.placement import Placement
 from tfqat.graph.rules import Rule, rules_from
 from tfqat.graph.spelling import spell_out
 from tfqat.graph.target import Target
-from tfqat.graph.view import view
 from tfqat.rewrite.fold import fold_batch_norms
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.relu6 import DEFAULT, to_relu6
 from tfqat.targets import load_target
+from tfqat.view.view import view
 
 Rules = Iterable[Rule | Mapping[str, Any]]
 

@@ -17,7 +17,6 @@ from tfqat.graph.kinds import OTHER_WEIGHTED
 from tfqat.graph.placement import Placement
 from tfqat.graph.rules import rules_from
 from tfqat.graph.sign import is_nonnegative
-from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import absorb
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS
@@ -25,6 +24,7 @@ from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.plan import Plan, Rules, plan_for
 from tfqat.rewrite.quantizer import RANGES, Quantizer, RangeObserver
 from tfqat.rewrite.relu6 import DEFAULT, to_relu6
+from tfqat.view.view import view
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import keras
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, bypass, replace_ops
-from tfqat.graph.view import view
 from tfqat.rewrite.absorbed import release
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS, QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.quantizer import Quantizer, RangeEstimator
+from tfqat.view.view import view
 
 _STOCK = {cls: cls.__mro__[2] for cls in QUANTIZED_LAYERS.values()} | {
     FreezableBatchNormalization: keras.layers.BatchNormalization

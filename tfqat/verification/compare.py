@@ -11,12 +11,12 @@ import numpy as np
 
 from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph
-from tfqat.graph.view import view
 from tfqat.verification.files import Files, disagreements
 from tfqat.verification.keras_values import KerasValues, centered_error, noise_error, values_of
 from tfqat.verification.report import NOISE, NOISE_SEEDS, Report, Row, top1
 from tfqat.verification.runner import named_inputs
 from tfqat.verification.stages import Opened, stages_of
+from tfqat.view.view import view
 
 # Values of all tensors of the judged images are held in memory at once.
 _JUDGED_ELEMENTS, _FEWEST, _MOST = 4e7, 4, 64

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.run import run
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 QUANTIZER = "quantizer"
 # Outputs that vary by less than this share of themselves are as good as constant.

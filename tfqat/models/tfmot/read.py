@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from tfqat.errors import TfqatError
-from tfqat.graph.view import view
 from tfqat.models.keras2.layers import keras3_layer, keras3_name
 from tfqat.models.keras2.model import Keras2Model
 from tfqat.models.keras2.wiring import Call, Wiring, entry_name, wire, wiring_of
@@ -17,6 +16,7 @@ from tfqat.models.tfmot.kept import kept_tfmot
 from tfqat.models.tfmot.model import KernelRange, TensorRange, Tfmot
 from tfqat.models.tfmot.parts import Parts
 from tfqat.models.tfmot.wrappers import PRE, QUANTIZE_LAYER, Wrapped, unwrap
+from tfqat.view.view import view
 
 # Quantizer class -> the range that it starts with.
 _STARTS = {"AllValuesQuantizer": (0.0, 0.0), "MovingAverageQuantizer": (-6.0, 6.0), "LastValueQuantizer": (-6.0, 6.0)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfqat.graph.product import Product, equation_of_dot, equation_of_tensordot, product_of
+from tfqat.view.product import Product, equation_of_dot, equation_of_tensordot, product_of
 
 SCORES = ("aecd,abcd->acbe", (2, 5, 3, 4), (2, 6, 3, 4))
 EQUATIONS = {

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import keras
 from keras import layers, ops
 
-from tfqat.graph.causal_mask import SeenPlaces
+from tfqat.view.causal_mask import SeenPlaces
 
 # One for each Attention, so that its calls share it and each trace finds the same.
 _DROPOUTS: WeakKeyDictionary[Any, layers.Dropout] = WeakKeyDictionary()

@@ -16,9 +16,9 @@ from keras import layers, ops, tree
 
 from tfqat.graph.graph import Ref, Source
 from tfqat.graph.kinds import kind_of, snake_case
-from tfqat.graph.trace import Trace, nodes_in_order
-from tfqat.graph.trace_error import TraceError
-from tfqat.graph.with_weights import WithWeights, described
+from tfqat.view.trace import Trace, nodes_in_order
+from tfqat.view.trace_error import TraceError
+from tfqat.view.with_weights import WithWeights, described
 
 # Operations that only lay a kernel's values out anew.
 _LAYOUT = frozenset("Cast Transpose Reshape Swapaxes ExpandDims Squeeze Moveaxis".split())

@@ -15,10 +15,10 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from tfqat.graph.custom import is_own
 from tfqat.graph.kinds import IDENTITY, snake_case
-from tfqat.graph.trace import BATCH, WAYS, Trace, Way, mask_of, run
-from tfqat.graph.trace_error import TraceError, explain, place_in_call
+from tfqat.view.custom import is_own
+from tfqat.view.trace import BATCH, WAYS, Trace, Way, mask_of, run
+from tfqat.view.trace_error import TraceError, explain, place_in_call
 
 # Batches and sizes to try where they are unknown: the smallest that the layer runs on. A layer that is called on the
 # windows of images takes as many at a time as an image has.

@@ -17,10 +17,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfqat.graph.causal_mask import MASKED, CausalMask
 from tfqat.graph.graph import Graph, Op, Ref, Source
 from tfqat.graph.kinds import IDENTITY
-from tfqat.graph.product import Product, Shape, equation_of_dot, equation_of_tensordot, product_of
+from tfqat.view.causal_mask import MASKED, CausalMask
+from tfqat.view.product import Product, Shape, equation_of_dot, equation_of_tensordot, product_of
 
 # A factor passes these on its way behind a product.
 _LAYOUT = IDENTITY | frozenset("reshape permute transpose swapaxes moveaxis expand_dims squeeze repeat".split())

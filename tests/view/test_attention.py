@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import tfqat
 from tfqat.graph.build import build
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 
 def model_of(function, *shapes):

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfqat.graph.graph import Op
 from tfqat.graph.kinds import activation_kind
-from tfqat.graph.part import MIXING, PREVIOUS, Part, Shape, activation_of, derived, kept_whole, piece, regularizer_of
+from tfqat.view.part import MIXING, PREVIOUS, Part, Shape, activation_of, derived, kept_whole, piece, regularizer_of
 
 # Of the constructor's arguments; the weights are given, so nothing is initialized.
 _KEPT = ("kernel_regularizer", "kernel_constraint", "bias_regularizer", "bias_constraint")

@@ -14,10 +14,10 @@ from typing import Any
 
 import keras
 
-from tfqat.graph import einsum_dense
 from tfqat.graph.graph import Op, Ref, Source
 from tfqat.graph.kinds import KERNEL_AXES
-from tfqat.graph.part import PREVIOUS, Part, Shape, activation_of, all_of, derived, kept_whole, piece, regularizer_of
+from tfqat.view import einsum_dense
+from tfqat.view.part import PREVIOUS, Part, Shape, activation_of, all_of, derived, kept_whole, piece, regularizer_of
 
 Split = Callable[[Op, Sequence[Shape]], list[Part]]
 

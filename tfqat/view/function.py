@@ -11,10 +11,10 @@ import keras
 from keras import tree
 
 from tfqat.errors import TfqatError
-from tfqat.graph.custom import is_own
-from tfqat.graph.proof import trace
-from tfqat.graph.trace import Trace, run
-from tfqat.graph.trace_error import TraceError
+from tfqat.view.custom import is_own
+from tfqat.view.proof import trace
+from tfqat.view.trace import Trace, run
+from tfqat.view.trace_error import TraceError
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from keras import layers, ops, tree
 import tfqat
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 DRAW = np.random.default_rng(0).normal
 SERIES, IMAGE = DRAW(size=(3, 6, 8)).astype("float32"), DRAW(size=(3, 8, 8, 3)).astype("float32")

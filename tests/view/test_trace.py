@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 
 class _Base(keras.Model):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from keras import layers
 
 from tfqat.graph.build import build
-from tfqat.graph.einsum_dense import Contraction, contraction_of
-from tfqat.graph.view import view
+from tfqat.view.einsum_dense import Contraction, contraction_of
+from tfqat.view.view import view
 
 NORMAL = "random_normal"
 SIZES = dict(zip("bcdefgh", (3, 2, 4, 5, 6, 7, 8), strict=True))

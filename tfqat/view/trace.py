@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from tfqat.graph.attention_calls import by_layers
 from tfqat.graph.kinds import snake_case
-from tfqat.graph.repeat_batch import RepeatBatch
-from tfqat.graph.trace_error import TraceError, explain, place_in_call
+from tfqat.view.attention_calls import by_layers
+from tfqat.view.repeat_batch import RepeatBatch
+from tfqat.view.trace_error import TraceError, explain, place_in_call
 
 # Attributes by which Keras and TensorFlow keep book of a layer's variables; ``call`` reads none of them.
 _BOOKS = re.compile("_self_.*|_tracker|_trainable_variables|_non_trainable_variables|_layers|_metrics|_seed_generators")

@@ -9,7 +9,7 @@ from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.kinds import activation_kind, kind_of, snake_case
 from tfqat.graph.run import run
-from tfqat.graph.view import view
+from tfqat.view.view import view
 
 NAMES = (
     "conv_net residual two_branches concat squeeze_excite nested separable bare_ops many_inputs subclassed unfoldable"
