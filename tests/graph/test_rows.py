@@ -25,6 +25,16 @@ class Own(layers.Layer):
         return ops.matmul(inputs, self.first) * self.second
 
 
+class PositionEmbedding(layers.Layer):
+    """Adds what it has learned of each place."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(20, shape[-1]))
+
+    def call(self, inputs):
+        return inputs + self.table[: inputs.shape[1]]
+
+
 class Centered(layers.Conv2D):
     """A kernel with its mean taken away at each call."""
 
@@ -59,6 +69,7 @@ COUNTS = {
     ),
     "einsum that is no dense": ((7, 6), [layers.EinsumDense("btc,tcd->btd", (7, 4))], {"einsum_dense": 7 * 6 * 4}),
     "embedding": ((7,), [layers.Embedding(9, 4)], {"embedding": 0}),
+    "a table of positions": ((7, 6), [PositionEmbedding()], {"custom_position_embedding": 0}),
     "a layer of the user's": ((7, 6), [Own()], {"custom_own": 7 * 6 * 5 + 5}),
     "a convolution of the user's": ((8, 8, 3), [Centered(4, 3, use_bias=False)], {"custom_centered": 36 * 27 * 4}),
     "a kernel that is computed": ((8, 8, 3), [Seen(4, 3, use_bias=False)], {"conv": 36 * 27 * 4}),
@@ -81,6 +92,14 @@ def test_both_products_of_an_attention_count():
     plan = tfqat.placement(model)
     assert [row.macs for row in plan.rows if row.kind == "matmul"] == [2 * 5 * 5 * 4, 2 * 5 * 5 * 3]
     assert plan.int8_mac_share == 1.0
+
+
+def test_a_table_counts_as_a_projection_only_where_it_is_one():
+    tokens = keras.Input((7,), dtype="int32")
+    table = layers.ReversibleEmbedding(9, 4)
+    model = keras.Model(tokens, layers.LayerNormalization()(table(table(tokens), reverse=True)))
+    macs = {row.kind: row.macs for row in tfqat.placement(model).rows}
+    assert macs == {"reversible_embedding": 0, "tied_projection": 7 * 4 * 9, "layer_normalization": 0}
 
 
 def test_a_float_lstm_lowers_the_share():

@@ -29,6 +29,7 @@ CAUSES: Mapping[str, str] = {
     **dict.fromkeys(
         ("embedding", "reversible_embedding"), "rows of a table are looked up in float; what reads them quantizes them"
     ),
+    "tied_projection": "its kernel is the table of the embedding, which is looked up in float",
     **dict.fromkeys(
         "auto_contrast equalization contrast_limited_adaptive_histogram_equalization".split(),
         "it spreads the values of each image by that image's own",

@@ -17,7 +17,7 @@ KERNEL_AXES = {
 # Weighted ops without one: they stay float, and say so.
 OTHER_WEIGHTED = frozenset(
     (
-        "separable_conv1d separable_conv2d einsum_dense embedding reversible_embedding "
+        "separable_conv1d separable_conv2d einsum_dense embedding reversible_embedding tied_projection "
         "multi_head_attention grouped_query_attention attention additive_attention lstm gru simple_rnn "
         "rnn bidirectional time_distributed conv_lstm1d conv_lstm2d conv_lstm3d"
     ).split()
@@ -83,6 +83,8 @@ def kind_of(class_name: str, config: Mapping[str, Any], tensor_inputs: int) -> s
         return "pad_filled"
     if plain == "softmax" and tensor_inputs == 2:
         return "masked_softmax"
+    if plain == "reversible_embedding" and config.get("reverse"):
+        return "tied_projection"
     if plain in _BINARY and tensor_inputs == 1:
         return f"{plain}_constant"
     return plain

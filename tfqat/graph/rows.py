@@ -51,7 +51,7 @@ def macs_of(graph: Graph, op: Op) -> int:
 
     Exact for convolutions, dense layers, products of two tensors and recurrent layers. What else holds weights (a
     layer of the user's own, one that cannot be seen inside) is estimated: each matrix or kernel counts once a position
-    of the output, and other weights, and tables that are looked up, once.
+    of the output, and other weights once; what only looks up rows of a table multiplies nothing.
     """
     count = _COUNTS.get(op.kind)
     if count is not None:
@@ -71,9 +71,21 @@ def _size(shape: Iterable[int | None]) -> int:
 
 
 def _weights(graph: Graph, op: Op) -> int:
-    positions = 1 if "embedding" in op.kind else _positions(op, graph.shapes[op.outputs[0]])
+    if _looks_up(graph, op):
+        return 0
+    positions = _positions(op, graph.shapes[op.outputs[0]])
     floats = (value.shape for value in op.source.values if "float" in str(value.dtype))
     return sum(_size(shape) * (positions if len(shape) > 1 else 1) for shape in floats)
+
+
+def _looks_up(graph: Graph, op: Op) -> bool:
+    """Whether a layer that is not seen inside has a table: one of positions, or one for numbers of tokens.
+
+    Pixels are integers too, of eight bits.
+    """
+    if op.kind.endswith("position_embedding"):
+        return True
+    return bool(op.inputs) and all(graph.dtypes[tensor] in ("int32", "int64") for tensor in op.inputs)
 
 
 def _at_outputs(graph: Graph, op: Op) -> int:
