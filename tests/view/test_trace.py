@@ -293,3 +293,47 @@ def test_nests_of_inputs_and_outputs_and_weights_in_lists(fresh_names):
     received = build(graph)(x)
     for key in ("sum", "b"):
         assert np.allclose(expected[key], received[key], atol=1e-6)
+
+
+class Cached(layers.Layer):
+    """Gives None beside its result, as attention layers with a cache do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.project = layers.Dense(4)
+
+    def build(self, shape):
+        self.project.build(shape)
+        self.gain = self.add_weight(shape=(4,), initializer="random_normal")
+
+    def call(self, x, cache=None, training=None):
+        return self.project(x) * self.gain, cache
+
+
+class Decoder(layers.Layer):
+    """A causal mask that is made for each image of the batch."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = Cached()
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        y, _ = self.inner(x)
+        size = ops.shape(y)[1]
+        places = ops.arange(size)
+        mask = ops.broadcast_to(places[:, None] >= places[None], (ops.shape(x)[0], size, size))
+        scores = ops.matmul(y, ops.transpose(y, (0, 2, 1)))
+        return ops.matmul(ops.where(mask, ops.sigmoid(scores), 0.0), y)
+
+
+def test_a_layer_inside_that_gives_none_is_called_right_through():
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, Decoder()(inputs))
+    graph = view(model)
+    assert not [op.name for op in graph.ops if op.reason or op.kind.startswith("custom")]
+    assert [op.kind for op in graph.ops].count("dense") == 1
+    values = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
+    np.testing.assert_allclose(build(graph)(values), model(values), rtol=1e-5, atol=1e-6)

@@ -171,3 +171,15 @@ def test_a_layer_that_cannot_be_made_again_is_named():
     inputs = keras.Input((4,))
     with pytest.raises(TfqatError, match=r"(?s)'mine'.*get_config"):
         build(view(keras.Model(inputs, _Forgetful(2.0, name="mine")(inputs))))
+
+
+def test_a_nested_model_is_seen_in_the_sizes_that_it_is_called_with():
+    backbone = keras.applications.MobileNetV2(input_shape=(None, None, 3), include_top=False, weights=None, alpha=0.35)
+    image = keras.Input((64, 96, 3))
+    model = keras.Model(image, backbone(image, training=False))
+    graph = view(model)
+    assert all(None not in shape[1:] for shape in graph.shapes.values())
+    own = view(keras.applications.MobileNetV2(input_shape=(64, 96, 3), include_top=False, weights=None, alpha=0.35))
+    assert [op.kind for op in graph.ops] == [op.kind for op in own.ops]
+    assert list(graph.shapes.values()) == list(own.shapes.values())
+    assert [tensor.shape[1:3] for tensor in backbone.inputs] == [(None, None)]

@@ -55,6 +55,8 @@ def make_layer(op: Op, name: str) -> Any:
         return _renamed(op.source.built, name)
     if op.source.cls is keras.layers.Lambda and op.source.built is not None:
         return _same_function(op.source.built, name)
+    if op.source.cls is keras.layers.Activation and not op.source.config:
+        return keras.layers.Activation(op.source.built.activation, name=name, dtype=op.source.built.dtype_policy)
     try:
         return op.source.cls.from_config({**op.source.config, "name": name})
     except (TypeError, ValueError) as error:

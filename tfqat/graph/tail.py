@@ -8,10 +8,11 @@ from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import IDENTITY, KERNEL_AXES, OTHER_WEIGHTED
 
 # The walk back from an output passes these and no others: a ReLU, an Add or a pooling ends it, or a headless ResNet
-# would be float along its whole identity chain.
+# would be float along its whole identity chain. What moves a prediction into its unit (degrees, prices) is passed.
 PASSED = IDENTITY | frozenset(
     (
-        "softmax log_softmax sigmoid log_sigmoid tanh reshape flatten permute transpose squeeze expand_dims concatenate"
+        "softmax log_softmax sigmoid log_sigmoid tanh reshape flatten permute transpose squeeze expand_dims "
+        "concatenate rescaling multiply_constant divide_constant add_constant subtract_constant"
     ).split()
 )
 

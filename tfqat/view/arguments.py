@@ -9,6 +9,7 @@ import numpy as np
 from keras import tree
 
 from tfqat.graph.graph import Ref
+from tfqat.view.own_activation import own_activation
 
 
 def arguments_of(node: Any) -> tuple[Any, dict[str, Any]]:
@@ -56,7 +57,15 @@ def _constant(leaf: Any) -> Any:
 def config_of(operation: Any, cls: Any) -> dict[str, Any]:
     """The constructor config, or {} where the operation gives none (it is then used as it stands)."""
     try:
+        operation = operation if own_activation(operation) is None else _linear(operation)
         given = operation.get_config() if cls is type(operation) else cls.get_config(operation)
         return {key: value for key, value in given.items() if key != "name"}
     except Exception:  # noqa: BLE001 - a user's get_config may fail in whatever way
         return {}
+
+
+def _linear(layer: Any) -> Any:
+    """The layer without its activation, which is seen apart and may be one that no config can hold."""
+    like = object.__new__(type(layer))  # copy.copy would make it again from its config
+    vars(like).update(vars(layer), activation=keras.activations.linear)
+    return like

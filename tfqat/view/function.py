@@ -63,7 +63,23 @@ def called(model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         found = _traced(model, args, kwargs)
         return Function(model, found.inputs, None, found.outputs, found), list(found.given)
     inputs = next(iter(model._call_signature.bind(*args, **kwargs).arguments.values()))
-    return _of_functional(functional), _standardized(functional, inputs)
+    given = _standardized(functional, inputs)
+    return _sized(functional, given), given
+
+
+def _sized(functional: Any, given: list[Any]) -> Function:
+    """The function of a functional model; run anew where a caller knows sizes that the model was made without."""
+    pairs = list(zip(functional.inputs, given, strict=True))
+    if all(a is not None or b is None for own, outer in pairs for a, b in _sizes(own, outer)):
+        return _of_functional(functional)
+    fresh = [keras.KerasTensor((own.shape[0], *outer.shape[1:]), own.dtype) for own, outer in pairs]
+    nest = tree.pack_sequence_as(functional._inputs_struct, fresh)
+    outputs = functional._run_through_graph(nest, operation_fn=lambda operation: operation)
+    return Function(functional, tuple(fresh), nest, outputs)
+
+
+def _sizes(own: Any, outer: Any) -> Any:
+    return zip(own.shape[1:], outer.shape[1:], strict=True)
 
 
 def _standardized(functional: Any, inputs: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from keras import tree
 
 from tfqat.graph.kinds import snake_case
 from tfqat.view.attention_calls import by_layers
+from tfqat.view.custom import is_own
 from tfqat.view.repeat_batch import RepeatBatch
 from tfqat.view.trace_error import TraceError, explain, place_in_call
 
@@ -78,7 +79,7 @@ def run(
     bound.arguments.update(tree.map_structure(stand_ins.of_tensor, dict(bound.arguments)))
     with (
         _variables_replaced(layer, stand_ins),
-        _constants_replaced(layer, stand_ins),
+        _calls_replaced(layer, stand_ins, training),
         _calling(layer, training),
         _known_sizes(),
         by_layers(layer),
@@ -123,6 +124,8 @@ def _settle(node: Any, like: Any) -> None:
     operation = node.operation
     if isinstance(operation, keras.layers.Layer):
         return
+    if is_batched([like]):
+        node.arguments = _of_one_image(node.arguments)
     if getattr(operation, "data_format", "") is None:
         # Keras sets the default where an operation is called on values, and forgets it here.
         operation.data_format = keras.config.image_data_format()
@@ -139,6 +142,19 @@ def _settle(node: Any, like: Any) -> None:
     elif what in ("Tile", "BroadcastTo", "Repeat") and after.shape[0] == BATCH and before.shape[0] != BATCH:
         node.operation = RepeatBatch(tuple(shape[1:]), name="repeat_batch")
         node.arguments = type(node.arguments)([like, before])
+
+
+def _of_one_image(arguments: Any) -> Any:
+    """A call's arguments with the first row of a constant that repeats it for each image, as some causal masks do."""
+
+    def first(leaf: Any) -> Any:
+        if not keras.ops.is_tensor(leaf) or leaf.shape[:1] != (BATCH,):
+            return leaf
+        rows = keras.ops.convert_to_numpy(leaf)
+        return keras.ops.convert_to_tensor(rows[:1]) if (rows == rows[:1]).all() else leaf
+
+    changed = tree.map_structure(first, (arguments.args, arguments.kwargs))
+    return type(arguments)(*changed[0], **changed[1])
 
 
 def nodes_in_order(inputs: Any, outputs: Any) -> Iterator[Any]:
@@ -290,23 +306,46 @@ def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
 
 
 @contextmanager
-def _constants_replaced(layer: keras.layers.Layer, stand_ins: _StandIns) -> Iterator[None]:
-    """Layers inside that are called on constants alone as if on tensors, so that their weights are seen."""
+def _calls_replaced(layer: keras.layers.Layer, stand_ins: _StandIns, training: bool) -> Iterator[None]:
+    """Layers inside are called as Keras cannot: on constants as if on tensors, and right through.
+
+    Called on constants alone, a layer would hide its weights. Keras knows no symbolic result of a layer that gives
+    None beside tensors, or has another signature than its ``compute_output_spec``: what it does is seen as part of
+    the call.
+    """
     stock = keras.layers.Layer.__call__
-    inner = {id(sub) for sub in layer._flatten_layers(include_self=False) if sub.weights}
+    inside = {id(sub): sub for sub in layer._flatten_layers(include_self=False)}
 
     def call(sub: Any, *args: Any, **kwargs: Any) -> Any:
-        leaves = tree.flatten((args, kwargs))
-        if id(sub) in inner and not any(isinstance(leaf, keras.KerasTensor) for leaf in leaves):
+        symbolic = any(isinstance(leaf, keras.KerasTensor) for leaf in tree.flatten((args, kwargs)))
+        if stand_ins.way.constants and not symbolic and id(sub) in inside and sub.weights:
             args, kwargs = tree.map_structure(stand_ins.of_constant, (args, kwargs))
-        return stock(sub, *args, **kwargs)
+        try:
+            return stock(sub, *args, **kwargs)
+        except Exception as error:
+            if not symbolic or id(sub) not in inside or is_own(type(sub)):
+                raise
+            return _called_through(sub, args, kwargs, stand_ins, training, error)
 
-    if stand_ins.way.constants:
-        keras.layers.Layer.__call__ = call
+    keras.layers.Layer.__call__ = call
     try:
         yield
     finally:
         keras.layers.Layer.__call__ = stock
+
+
+def _called_through(
+    sub: Any, args: Any, kwargs: dict[str, Any], stand_ins: _StandIns, training: bool, error: Exception
+) -> Any:
+    """What a layer inside gives, its calls and operations noted as those of the layer around it."""
+    bound = sub._call_signature.bind(*args, **kwargs)
+    if "training" in sub._call_signature.parameters and bound.arguments.get("training") is None:
+        bound.arguments["training"] = training
+    with _variables_replaced(sub, stand_ins):
+        try:
+            return sub.call(*bound.args, **bound.kwargs)
+        except Exception:  # noqa: BLE001 - what Keras had to say of the call is what counts
+            raise error from None
 
 
 @contextmanager

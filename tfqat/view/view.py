@@ -19,6 +19,7 @@ from tfqat.view.custom import is_composite, is_own, is_registered, needs_proof, 
 from tfqat.view.frozen import frozen, is_frozen_away
 from tfqat.view.function import Function, called, function_of
 from tfqat.view.op_list import OpList
+from tfqat.view.own_activation import as_layer, kept_as_one, own_activation, regularized, without_activation
 from tfqat.view.proof import check_variables, trace
 from tfqat.view.scope import Scope
 from tfqat.view.trace import Trace, is_batched, local_names, node_of, nodes_in_order
@@ -190,7 +191,29 @@ class _Viewer:
         whole = self._whole(node.operation, inputs, with_refs(args, kwargs), scope, reason)
         if scope.frozen and is_frozen_away(whole):
             return inputs[:1]
+        function = own_activation(node.operation)
+        if function is not None:
+            return self._add_activated(function, whole, node, scope)
         return self.found.append(frozen(whole) if scope.frozen else whole, node.outputs)
+
+    def _add_activated(self, function: Any, whole: Op, node: Any, scope: Scope) -> list[str]:
+        """Appends a layer, and behind it what an activation of the user's own computes."""
+        linear, result = without_activation(whole), node.outputs[0]
+        before = linear.inputs[0] if linear.kind == "linear" else self.found.append(linear, [result])[0]
+        results = self._add_activation(function, linear, before, node, scope)
+        regular = regularized(whole, results[0])
+        return results if regular is None else self.found.append(regular, [result])
+
+    def _add_activation(self, function: Any, linear: Op, before: str, node: Any, scope: Scope) -> list[str]:
+        result = node.outputs[0]
+        layer = as_layer(function, node.operation, result.shape)
+        try:
+            found = trace(layer, (keras.KerasTensor(result.shape, result.dtype),), {}, proved=True)
+        except TraceError as error:
+            return self.found.append(kept_as_one(function, linear, before, str(error)), [result])
+        self.alive.append(found)
+        inside = Scope(scope.path_of(node.operation), True, local_names(layer), scope.frozen)
+        return self._inline_trace(found, layer, {id(found.inputs[0]): before}, inside)
 
     def _add_weighted(self, call: Weighted, names: Names, scope: Scope) -> list[str]:
         inputs = [self._named(tensor, names, scope) for tensor in call.reads]
