@@ -120,11 +120,7 @@ def check_plan(planned: Plan, options: RangeOptions, strict: bool) -> None:
     """Raises TfqatError where a plan quantizes nothing, or what it leaves float is an error under ``strict``."""
     graph, plan = planned.graph, planned.placement
     if not plan.weights:
-        kinds = ", ".join(sorted({op.kind for op in graph.ops})) or "none"
-        raise TfqatError(
-            f"Model {graph.name!r} has no layer that {plan.target} can quantize: its ops are of the kinds {kinds}; "
-            "the rules and the float output layers leave none. `tfqat inspect` says why for each."
-        )
+        raise _nothing_to_quantize(graph, plan)
     for op in graph.ops:
         if op.source.config.get("renorm"):
             raise TfqatError(f"{op.name!r}: BatchNormalization with renorm=True cannot be folded; set renorm=False.")
@@ -137,6 +133,16 @@ def check_plan(planned: Plan, options: RangeOptions, strict: bool) -> None:
         raise TfqatError(
             f"strict: these weighted ops would stay float:\n{lines}\nAllow each by a rule, or unset strict."
         )
+
+
+def _nothing_to_quantize(graph: Graph, plan: Placement) -> TfqatError:
+    kinds = ", ".join(sorted({op.kind for op in graph.ops})) or "none"
+    heavy = sorted((row for row in plan.rows if row.macs), key=lambda row: -row.macs)[:3]
+    why = "".join(f"\n  {row.op} ({row.kind}): {row.reason}" for row in heavy)
+    return TfqatError(
+        f"Model {graph.name!r} has no layer that {plan.target} can quantize: its ops are of the kinds {kinds}; the "
+        f"rules and the float output layers leave none. `tfqat inspect` says why for each{':' if why else '.'}{why}"
+    )
 
 
 def _quantized(op: Op, plan: Placement, held: bool, tfmot_kernels: bool) -> Op:
