@@ -29,6 +29,8 @@ class Target:
         nonnegative: Scheme of activations that are known to have no negative values, None where it is no other.
         fixed_range: kind -> real range (low, high) of its output, where the device knows no other.
         integer_bias: whether a bias is int32 with scale ``s_input * s_kernel``; finalizing rounds it to that.
+        integer_constants: whether what depends on no model input is stored as integers, with a range as data have; else
+            it is a float among the numbers of the op that reads it.
         int8_weights: whether Q/DQ ONNX stores kernels as int8 where the user does not choose.
 
     What it runs:
@@ -77,6 +79,7 @@ class Target:
     nonnegative: Scheme | None = None
     fixed_range: Mapping[str, Range] = field(default_factory=dict)
     integer_bias: bool = False
+    integer_constants: bool = False
     int8_weights: bool = False
     tied_range: frozenset[str] = frozenset()
     composite: frozenset[str] = frozenset()

@@ -67,6 +67,7 @@ TARGET = Target(
     ),
     causes=dict.fromkeys(VOLUMES, "its kernels over three axes know floats only"),
     integer_bias=True,
+    integer_constants=True,
     float_inputs=False,
     float_outputs=False,
     exporters=("tflite", "qdq_onnx", "aimet"),
