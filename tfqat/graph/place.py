@@ -62,7 +62,7 @@ class _Placer:
             weights={
                 op.name: self.target.weight_scheme(op.kind) for op in self.graph.ops if self._has_int8_weights(op)
             },
-            activations=self.ranges.schemes(quantized, groups),
+            activations=self.ranges.schemes(quantized, groups, {match.output: match.head for match in self.matches}),
             groups=groups,
             observed=tuple(self._observed(quantized)),
             changes=changes,

@@ -76,9 +76,17 @@ class Ranges:
         mixing = [self._free(op, ranged) for op in self.graph.ops if self.mixes(op) and op.name not in self.kept]
         return groups_of([*sharing, *tied, *mixing], [tensor for tensor in quantized if self.fixed(tensor) is None])
 
-    def schemes(self, quantized: Iterable[str], groups: Mapping[str, str]) -> dict[str, Scheme]:
-        """Tensor -> Scheme; a group whose members would differ has the target's usual one."""
-        schemes = {tensor: self._scheme(tensor) for tensor in quantized}
+    def schemes(
+        self, quantized: Iterable[str], groups: Mapping[str, str], heads: Mapping[str, Op]
+    ) -> dict[str, Scheme]:
+        """Tensor -> Scheme; a group whose members would differ has the target's usual one.
+
+        Args:
+            quantized: the tensors.
+            groups: as ``groups`` gives them.
+            heads: tensor that leaves a block -> the op at its head.
+        """
+        schemes = {tensor: self._scheme(tensor, heads) for tensor in quantized}
         differing = {name for tensor, name in groups.items() if schemes[tensor] != schemes[name]}
         return {
             tensor: self.target.activation if groups.get(tensor) in differing else scheme
@@ -90,8 +98,8 @@ class Ranges:
         free = tuple(tensor for tensor in op.inputs if tensor in ranged and self.fixed(tensor) is None)
         return replace(op, inputs=free or op.outputs)
 
-    def _scheme(self, tensor: str) -> Scheme:
-        op = self.graph.producer(tensor)
+    def _scheme(self, tensor: str, heads: Mapping[str, Op]) -> Scheme:
+        op = heads.get(tensor) if self.target.heads_decide else self.graph.producer(tensor)
         if op is not None and op.kind in self.target.activation_of:
             return self.target.activation_of[op.kind]
         if self.target.nonnegative is not None and is_nonnegative(self.graph, tensor):

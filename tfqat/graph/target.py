@@ -25,6 +25,8 @@ class Target:
         per_tensor: kinds whose kernels have one scale. BatchNorm is folded into them before anything is quantized,
             since one scale for the whole kernel does not commute with folding.
         activation_of, weight_of: kind of op -> Scheme where it is another: of the kind's output, of its kernel.
+        heads_decide: whether ``activation_of`` goes by the head of a block, whose operator applies the activation
+            itself, rather than by the op that gives the tensor.
         activation_choices: name -> Scheme of every activation, where the user may choose.
         nonnegative: Scheme of activations that are known to have no negative values, None where it is no other.
         fixed_range: kind -> real range (low, high) of its output, where the device knows no other.
@@ -75,6 +77,7 @@ class Target:
     per_tensor: frozenset[str] = frozenset()
     activation_of: Mapping[str, Scheme] = field(default_factory=dict)
     weight_of: Mapping[str, Scheme] = field(default_factory=dict)
+    heads_decide: bool = False
     activation_choices: Mapping[str, Scheme] = field(default_factory=dict)
     nonnegative: Scheme | None = None
     fixed_range: Mapping[str, Range] = field(default_factory=dict)
