@@ -185,3 +185,19 @@ def test_inputs_that_do_not_fit_are_named(data):
     with pytest.raises(RunError, match="1 inputs"):
         runner.named([IMAGES, IMAGES])
     assert runner.run({"image": IMAGES[:2]})["head"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("scale", [3.0, 20.0])
+def test_zeros_that_a_hard_sigmoid_shifts_lie_on_an_integer(scale, tmp_path):
+    """Half-way between two of them, where 255 steps have the middle of 0 to 6, each program rounds in its own way."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 8), name="image")
+    gate = layers.Activation("hard_sigmoid", name="gate")(layers.Conv2D(16, 3, name="conv")(image))
+    qat = tfqat.prepare(keras.Model(image, gate), "tflite")
+    values = (np.random.default_rng(1).normal(size=(8, 8, 8, 8)) * scale).astype("float32")
+    tfqat.calibrate(qat, [values], method="minmax")
+    tfqat.export(qat, tmp_path)
+    report = tfqat.verify(qat, tmp_path, values)
+    assert report.passed, report
+    assert "gate/relu6" in {score.tensor for score in report.rows[0].blocks}
+    assert qat.placement.activations["gate/relu6"].narrow

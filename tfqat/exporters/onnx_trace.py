@@ -35,7 +35,7 @@ from tfqat.exporters.onnx_tidy import names_read, names_read_inside
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import KERNEL_AXES
-from tfqat.graph.run import run
+from tfqat.graph.run import constant_values, run
 
 MARKER = "tfqat_marker::"
 HELD = "held "
@@ -98,8 +98,13 @@ def _kernels(graph: Graph) -> list[Any]:
 
 def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
     tensors: dict[str, Any] = {}
+    # The converter folds some ops on constants and leaves others: in the file, they are numbers.
+    constants = {name: np.asarray(value) for name, value in constant_values(graph).items()}
 
     def mark(op: Op, outputs: list[Any]) -> list[Any]:
+        if constants.keys() >= set(op.outputs):
+            tensors.update((name, tf.constant(constants[name])) for name in op.outputs)
+            return [tensors[name] for name in op.outputs]
         if op.kind in SPELLINGS and op.inputs:
             outputs = SPELLINGS[op.kind](graph, op, tensors[op.inputs[0]], outputs)
         for tensor, name in zip(outputs, op.outputs, strict=True):

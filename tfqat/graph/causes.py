@@ -8,6 +8,8 @@ _CURVE = "its curve is computed from several parts, which no integer kernel does
 _OWN_DIVISOR = "it divides by a number that each image has of its own"
 _STEPS = "its state goes from step to step, and each rounding of it would go along"
 _SUMS = "exponentials and their sum need more than 8 bits"
+CONSTANT = "depends on no input of the model: the files hold what it gives"
+PRODUCT_WITH_CONSTANT = "a product with a constant, whose scale nobody learns: make it the kernel of a Dense"
 _UNARY = "no device here has an integer table for it"
 
 CAUSES: Mapping[str, str] = {

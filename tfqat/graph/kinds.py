@@ -58,7 +58,8 @@ _SYNONYMS = {
 }
 # Kind -> its interpolation where its config names none.
 _RESIZING = {"up_sampling2d": "nearest", "resizing": "bilinear", "resize": "bilinear"}
-_BINARY = frozenset("add subtract multiply divide maximum minimum power".split())
+# Of two tensors; ``add_constant`` and the like where one of them is a constant.
+BINARY = frozenset("add subtract multiply divide maximum minimum power".split())
 
 
 def snake_case(name: str) -> str:
@@ -85,7 +86,7 @@ def kind_of(class_name: str, config: Mapping[str, Any], tensor_inputs: int) -> s
         return "masked_softmax"
     if plain == "reversible_embedding" and config.get("reverse"):
         return "tied_projection"
-    if plain in _BINARY and tensor_inputs == 1:
+    if plain in BINARY and tensor_inputs == 1:
         return f"{plain}_constant"
     return plain
 

@@ -11,7 +11,8 @@ from itertools import pairwise
 
 from tfqat.errors import TfqatError
 from tfqat.graph.block import Block, Match, match_blocks
-from tfqat.graph.causes import CAUSES
+from tfqat.graph.causes import CAUSES, CONSTANT
+from tfqat.graph.constants import constants_in, with_constants
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import IDENTITY, OTHER_WEIGHTED, PREPROCESSING
 from tfqat.graph.placement import Placement
@@ -39,10 +40,13 @@ class _Placer:
     """The decisions for one graph, in the order in which they depend on each other."""
 
     def __init__(self, graph: Graph, target: Target, rules: tuple[Rule, ...]) -> None:
-        self.graph, self.target, self.rules = graph, target, rules
+        self.constants = constants_in(graph)
+        self.graph = graph = graph if target.integer_constants else with_constants(graph)
+        self.target, self.rules = target, rules
         self.tail = find_tail(graph) if target.float_outputs else Tail(frozenset(), frozenset())
         self.kept = self._reasons_for_float()
-        self.ranges = Ranges(graph, target, self.kept)
+        floats = frozenset[str]() if target.integer_constants else self.constants
+        self.ranges = Ranges(graph, target, self.kept, floats)
         branches = fused_branches(graph, target.residual_heads, self.kept)
         self.matches = match_blocks(graph, target.blocks, lambda block, a, b: _fuses(block, a, b, branches), self.kept)
         self.members = {op.name: match for match in self.matches for op in match.ops}
@@ -58,7 +62,7 @@ class _Placer:
             weights={
                 op.name: self.target.weight_scheme(op.kind) for op in self.graph.ops if self._has_int8_weights(op)
             },
-            activations=self.ranges.schemes(quantized, groups),
+            activations=self.ranges.schemes(quantized, groups, {match.output: match.head for match in self.matches}),
             groups=groups,
             observed=tuple(self._observed(quantized)),
             changes=changes,
@@ -72,7 +76,9 @@ class _Placer:
         for op in self._preprocessing() if self.target.float_inputs else ():
             reasons[op.name] = "before the first Quantizer"
         for op in self.graph.ops:
-            if op.reason:
+            if self._is_constant(op) and not self.target.integer_constants:
+                reasons[op.name] = CONSTANT
+            elif op.reason:
                 reasons[op.name] = op.reason
             elif op.name in self.tail.ops:
                 reasons[op.name] = "output layer: outputs stay float"
@@ -91,7 +97,7 @@ class _Placer:
         return found
 
     def _has_int8_weights(self, op: Op) -> bool:
-        if op.kind not in self.target.weighted:
+        if op.kind not in self.target.weighted or self.kept.get(op.name) == CONSTANT:
             return False
         asked = decide(self.rules, op.name, "quantize")
         return op.name not in self.kept or bool(asked and asked[0])
@@ -103,7 +109,7 @@ class _Placer:
         if not self.ranges.masks.isdisjoint(head.inputs):
             return False
         kinds = target.weighted | target.own_range | target.tied_range | target.fixed_range.keys()
-        return head.kind in kinds or self.ranges.mixes_fixed(head)
+        return head.kind in kinds or self.ranges.mixes(head)
 
     def _quantized_tensors(self) -> list[str]:
         """The tensors with a Quantizer, in order: outputs of INT8 blocks, and what INT8 ops read besides."""
@@ -182,7 +188,8 @@ class _Placer:
 
     def _row(self, op: Op, ranged: set[str]) -> Row:
         state, reason = self._verdict(op, ranged)
-        return Row(op.name, op.kind, state, reason, macs_of(self.graph, op), op.name in self.tail.ops)
+        macs = 0 if self._is_constant(op) else macs_of(self.graph, op)
+        return Row(op.name, op.kind, state, reason, macs, op.name in self.tail.ops)
 
     def _verdict(self, op: Op, ranged: set[str]) -> tuple[str, str]:
         match = self.members[op.name]
@@ -199,7 +206,12 @@ class _Placer:
             return "int8", "rounded to the range of its input" if self.ranges.is_tied(op) else _block_text(match)
         return "float", self._why_float(op)
 
+    def _is_constant(self, op: Op) -> bool:
+        return self.constants.issuperset(op.outputs)
+
     def _why_float(self, op: Op) -> str:
+        if self._is_constant(op):
+            return CONSTANT
         if op.kind == "batch_normalization":
             return "no weighted op to fold into: stays a float multiply-add"
         if not self.ranges.masks.isdisjoint((*op.inputs, *op.outputs)):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
+import keras
 from keras import tree
 
 from tfqat.errors import TfqatError
 from tfqat.graph.build import fill
+from tfqat.graph.constants import constants_in
 from tfqat.graph.graph import Graph, Op
 
 Visit = Callable[[Op, list[Any]], list[Any]]
@@ -42,3 +45,13 @@ def run(
                 if tensor not in keep and last_reader.get(tensor, op.name) == op.name:
                     tensors.pop(tensor, None)
     return tensors
+
+
+def constant_values(graph: Graph, visit: Visit | None = None) -> dict[str, Any]:
+    """The tensors of the graph that depend on no input; arguments as of ``run``."""
+    constants = constants_in(graph)
+    ops = tuple(op for op in graph.ops if constants.issuperset(op.outputs))
+    # A weight is called on a tensor that it does not look at.
+    others = {tensor: keras.ops.zeros((1,)) for op in ops for tensor in op.inputs if tensor not in constants}
+    found = run(replace(graph, ops=ops), others, visit)
+    return {tensor: value for tensor, value in found.items() if tensor in constants}

@@ -25,10 +25,14 @@ class Target:
         per_tensor: kinds whose kernels have one scale. BatchNorm is folded into them before anything is quantized,
             since one scale for the whole kernel does not commute with folding.
         activation_of, weight_of: kind of op -> Scheme where it is another: of the kind's output, of its kernel.
+        heads_decide: whether ``activation_of`` goes by the head of a block, whose operator applies the activation
+            itself, rather than by the op that gives the tensor.
         activation_choices: name -> Scheme of every activation, where the user may choose.
         nonnegative: Scheme of activations that are known to have no negative values, None where it is no other.
         fixed_range: kind -> real range (low, high) of its output, where the device knows no other.
         integer_bias: whether a bias is int32 with scale ``s_input * s_kernel``; finalizing rounds it to that.
+        integer_constants: whether what depends on no model input is stored as integers, with a range as data have; else
+            it is a float among the numbers of the op that reads it.
         int8_weights: whether Q/DQ ONNX stores kernels as int8 where the user does not choose.
 
     What it runs:
@@ -73,10 +77,12 @@ class Target:
     per_tensor: frozenset[str] = frozenset()
     activation_of: Mapping[str, Scheme] = field(default_factory=dict)
     weight_of: Mapping[str, Scheme] = field(default_factory=dict)
+    heads_decide: bool = False
     activation_choices: Mapping[str, Scheme] = field(default_factory=dict)
     nonnegative: Scheme | None = None
     fixed_range: Mapping[str, Range] = field(default_factory=dict)
     integer_bias: bool = False
+    integer_constants: bool = False
     int8_weights: bool = False
     tied_range: frozenset[str] = frozenset()
     composite: frozenset[str] = frozenset()

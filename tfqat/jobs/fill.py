@@ -82,9 +82,10 @@ def _tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def _parts(runner: Runner, batches: Iterable[Any]) -> Iterator[dict[str, np.ndarray]]:
-    """The batches as input name -> array, _IMAGES at a time."""
+    """The batches as input name -> array, _IMAGES at a time, or as many as the model takes."""
+    count = next((shape[0] for shape in runner.input_shapes if shape and shape[0]), _IMAGES)
     for batch in batches:
-        inputs = {name: np.asarray(value) for name, value in runner.named(batch).items()}
+        inputs = {name: np.asarray(value, runner.input_types[name]) for name, value in runner.named(batch).items()}
         images = len(next(iter(inputs.values())))
-        for start in range(0, images, _IMAGES):
-            yield {name: value[start : start + _IMAGES] for name, value in inputs.items()}
+        for start in range(0, images, count):
+            yield {name: value[start : start + count] for name, value in inputs.items()}

@@ -82,7 +82,7 @@ TARGET = Target(
     composite=COMPOSITE | {"add_constant"},
     blocks=(
         chain("conv_bn_add_act", FUSIONS, CONVOLUTIONS, {"batch_normalization"}, {"add"}, PLAIN | COMPOSITE),
-        chain("weighted_bn_scale_act", FUSIONS, WEIGHTED, {"batch_normalization"}, AFFINE, AFFINE, PLAIN | COMPOSITE),
+        chain("weighted_bn_scale_act", FUSIONS, WEIGHTED, {"batch_normalization"}, *([AFFINE] * 6), PLAIN | COMPOSITE),
         # x -> relu6(x + 3) / 6, as keras.applications' MobileNetV3 spells the hard sigmoid.
         chain(
             "weighted_hard_sigmoid",

@@ -37,13 +37,15 @@ SHARED = frozenset(
 )
 
 # Pixels from 0 to 255 shifted to -1 to 1 would all lie half-way between two integers of the usual grid, and each
-# program would round them in its own way. On a grid without the lowest integer they do not.
+# program would round them in its own way; so would all zeros that a hard sigmoid shifts to the middle of 0 to 6. On a
+# grid without the lowest integer they do not.
 SHIFTING = frozenset("rescaling normalization add_constant subtract_constant".split())
 
 TARGET = Target(
     name="tflite",
     activation=Scheme(symmetric=False),
     activation_of=dict.fromkeys(SHIFTING, Scheme(symmetric=False, narrow=True)),
+    heads_decide=True,
     weight=Scheme(narrow=True),
     weighted=WEIGHTED,
     per_tensor=frozenset({"dense"}),
@@ -67,6 +69,7 @@ TARGET = Target(
     ),
     causes=dict.fromkeys(VOLUMES, "its kernels over three axes know floats only"),
     integer_bias=True,
+    integer_constants=True,
     float_inputs=False,
     float_outputs=False,
     exporters=("tflite", "qdq_onnx", "aimet"),

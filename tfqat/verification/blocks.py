@@ -140,9 +140,10 @@ def _layouts(
 ) -> dict[str, tuple[int, ...]]:
     """Tensor -> the order of Keras' axes in ONNX: of those that fit the shape, the one whose values agree best."""
     runner = Runner(_with_outputs(model, [cut.quantized for cut in cuts]))
-    # One image is enough, but for tensors in which all images lie side by side.
+    # One image is enough, but for a batch of fixed size, and tensors in which all images lie side by side.
     images = len(next(iter(inputs.values())))
-    count = 1 if all(len(value) == images for value in expected.values()) else images
+    fixed = any(shape and shape[0] for shape in runner.input_shapes)
+    count = images if fixed or any(len(value) != images for value in expected.values()) else 1
     first = {name: value[:count] for name, value in inputs.items()}
     found = runner.run(first, [cut.quantized for cut in cuts])
     orders = {}

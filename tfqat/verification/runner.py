@@ -35,6 +35,7 @@ class Runner:
         except (errors.Fail, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument) as error:
             raise RunError(f"onnxruntime does not load the model: {error}") from error
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
+        self.input_types = {entry.name: _type(entry.type) for entry in self._session.get_inputs()}
         self.input_shapes = tuple(_sizes(entry.shape) for entry in self._session.get_inputs())
         self.outputs = tuple(entry.name for entry in self._session.get_outputs())
 
@@ -75,6 +76,12 @@ def named_inputs(batch: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     if len(values) != len(names):
         raise RunError(f"The model has {len(names)} inputs {list(names)}, received {len(values)}.")
     return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+
+def _type(text: str) -> np.dtype:
+    """``tensor(int64)`` as NumPy has it."""
+    word = text.removeprefix("tensor(").removesuffix(")")
+    return np.dtype({"float": "float32", "double": "float64"}.get(word, word))
 
 
 def _sizes(shape: Sequence[Any]) -> tuple[int | None, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfqat.graph.causes import PRODUCT_WITH_CONSTANT
 from tfqat.graph.graph import Graph, Op, Ref, Source
 from tfqat.graph.kinds import IDENTITY
 from tfqat.view.causal_mask import MASKED, CausalMask
@@ -24,7 +25,6 @@ from tfqat.view.product import Product, Shape, equation_of_dot, equation_of_tens
 
 # A factor passes these on its way behind a product.
 _LAYOUT = IDENTITY | frozenset("reshape permute transpose swapaxes moveaxis expand_dims squeeze repeat".split())
-_CONSTANT = "a product with a constant, whose scale nobody learns: make it the kernel of a Dense"
 _FACTORS = frozenset({"multiply_constant", "divide_constant"})
 
 
@@ -117,19 +117,19 @@ def _split(graph: Graph) -> Graph:
 
 
 def _matmul(op: Op, shapes: Mapping[str, Shape]) -> str | None:
-    return _CONSTANT if len(op.inputs) == 1 else None
+    return PRODUCT_WITH_CONSTANT if len(op.inputs) == 1 else None
 
 
 def _einsum(op: Op, shapes: Mapping[str, Shape]) -> _Pieces | str | None:
     if len(op.inputs) != 2 or op.args != (Ref(0), Ref(1)):
-        return _CONSTANT if len(op.inputs) == 1 else "an einsum of other than two tensors"
+        return PRODUCT_WITH_CONSTANT if len(op.inputs) == 1 else "an einsum of other than two tensors"
     found = product_of(op.source.config["subscripts"], *(shapes[tensor] for tensor in op.inputs))
     return found if isinstance(found, str) else _multiplied(_Pieces(op, shapes), found, *op.inputs)
 
 
 def _tensordot(op: Op, shapes: Mapping[str, Shape]) -> _Pieces | str | None:
     if len(op.inputs) != 2:
-        return _CONSTANT
+        return PRODUCT_WITH_CONSTANT
     given = [shapes[tensor] for tensor in op.inputs]
     found = product_of(equation_of_tensordot(op.source.built.axes, *given), *given)
     return found if isinstance(found, str) else _multiplied(_Pieces(op, shapes), found, *op.inputs)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.errors import TfqatError
@@ -13,6 +16,7 @@ from tfqat.exporters.tflite_graph.emission import FUSED, Emission, Step, Unsuppo
 from tfqat.exporters.tflite_graph.flatbuffer import Flatbuffer, Tensor, TooLarge
 from tfqat.exporters.tflite_graph.kinds import KINDS
 from tfqat.graph.graph import Graph, Op
+from tfqat.graph.run import constant_values
 
 ACTIVATIONS = "relu, relu6, leaky_relu, prelu, elu, gelu, silu, hard_silu, hard_sigmoid, sigmoid, tanh, softmax"
 
@@ -95,8 +99,11 @@ def _emit_all(emission: Emission) -> list[str]:
     """Writes all that can be written; a line for each op that cannot, so that the user sees them all at once."""
     graph, known = emission.graph, emission.learnt.activations
     at_inputs = {name: line for name in graph.inputs for line in _emit_input(emission, name)}
+    constants = _emit_constants(emission)
     problems: dict[str, str] = {}
     for step in steps_of(graph, known):
+        if constants.issuperset(step.outputs):
+            continue
         try:
             _emit(emission, step)
         except Unsupported as reason:
@@ -122,6 +129,25 @@ def _emit_input(emission: Emission, name: str) -> list[str]:
     except Unsupported as reason:
         return [f"{name} (model input): {reason}"]
     return []
+
+
+def _emit_constants(emission: Emission) -> frozenset[str]:
+    """Writes what ops that depend on an input read of those that depend on none; the names of all such tensors."""
+    graph, learnt = emission.graph, emission.learnt.activations
+
+    def rounded(op: Op, outputs: list[Any]) -> list[Any]:
+        pairs = zip(op.outputs, map(np.asarray, outputs), strict=True)
+        return [learnt[name].fake_quantize(value) if name in learnt else value for name, value in pairs]
+
+    values = constant_values(graph, rounded)
+    for name, value in values.items():
+        readers = graph.consumers(name)
+        needed = name in graph.outputs or not all(values.keys() >= set(op.outputs) for op in readers)
+        if needed and name in learnt:
+            encoding = emission.encoding(name)
+            _check_scheme(encoding)
+            emission.hold(name, encoding.quantize(value))
+    return frozenset(values)
 
 
 def _emit(emission: Emission, step: Step) -> None:

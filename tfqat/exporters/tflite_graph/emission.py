@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,14 @@ class Emission:
             self.derived[tensor] = "zero wherever it was looked at: a scale in common use"
         self.tensors[tensor] = self.flatbuffer.activation(tensor, self.shape(tensor), self.encoding(tensor))
         return self.tensors[tensor]
+
+    def hold(self, tensor: str, integers: Any) -> None:
+        """A tensor of the graph whose values the file holds."""
+        encoding = self.encoding(tensor)
+        stored = self.flatbuffer.constant(
+            tensor, np.asarray(integers, np.int8), encoding.scale, zero_point=int(encoding.zero_point)
+        )
+        self.tensors[tensor] = replace(stored, encoding=encoding)
 
     def inner(self, name: str, shape: Shape, encoding: Encoding | None) -> Tensor:
         """A tensor that the graph does not know."""
