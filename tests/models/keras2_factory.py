@@ -318,6 +318,10 @@ def save_whole_only(folder):
     tiled = tf.tile(tf.constant([[1.0, 2.0, 3.0]]), [tf.shape(x)[0], 1])
     Model(x, tf.concat([x, tiled], 1)).save(folder / "tiled.h5")
     Model(x, layers.BatchNormalization(axis=[1, 2], name="both")(layers.Reshape((3, 1))(x))).save(folder / "axes.h5")
+    text = layers.Input((1,), dtype="string", name="text")
+    words = layers.StringLookup(name="words")
+    words.adapt([["a"], ["b"]])
+    Model(text, layers.Embedding(3, 2)(words(text))).save(folder / "adapted.keras")
     Model(x, layers.LocallyConnected1D(2, 2, name="local")(layers.Reshape((3, 1))(x))).save(folder / "local.h5")
     Model(x, tf.math.lgamma(x)).save(folder / "unknown_function.h5")
 

@@ -295,6 +295,7 @@ def test_damage_is_told_as_such(keras2_models, tmp_path, change, change_weights,
         ("crop.h5", r"layer 'crop' \(RandomCrop\).*resizes images of \(8, 6\) to \(4, 4\).*Crop in the dataset"),
         ("always.h5", r"layer 'always' \(Dropout\).*training=True"),
         ("positions.h5", r"layer 'positions' \(Embedding\).*called on constants"),
+        ("adapted.keras", r"layer 'words' \(StringLookup\) has no vocabulary.*get_vocabulary"),
         ("tiled.h5", "'tf.tile' calls tf.tile .*a size that only a batch knows"),
         ("axes.h5", r"'both' \(BatchNormalization\) cannot be made in Keras 3: [^{]*$"),
         (

@@ -143,6 +143,27 @@ def test_a_whole_model_takes_no_architecture(tmp_path):
         load_model(tmp_path / "net.keras", architecture=net)
 
 
+def test_a_lookup_that_lost_its_vocabulary_is_named(tmp_path):
+    """Keras keeps what was adapted in .keras files only."""
+    words = layers.TextVectorization(output_sequence_length=3, name="words")
+    words.adapt(["a b", "c"])
+    text = keras.Input((1,), dtype="string")
+    model = keras.Model(text, layers.Embedding(5, 2)(words(text)))
+    model.save(tmp_path / "net.keras")
+    model.save(tmp_path / "net.h5")
+    given = keras.ops.convert_to_tensor([["a c"]])
+    np.testing.assert_array_equal(load_model(tmp_path / "net.keras")(given), model(given))
+    with pytest.raises(TfqatError, match=r"layer 'words' \(TextVectorization\) has no vocabulary.*as \.keras"):
+        load_model(tmp_path / "net.h5")
+
+
+def test_an_h5_file_with_operations_says_which_kind_of_file_holds_them(tmp_path):
+    vector = keras.Input((4,))
+    keras.Model(vector, layers.Dense(2)(vector[:, :2])).save(tmp_path / "net.h5")
+    with pytest.raises(TfqatError, match=r"'GetItem'.*save as \.keras"):
+        load_model(tmp_path / "net.h5")
+
+
 def test_a_file_of_a_newer_keras_says_so(tmp_path):
     path = tmp_path / "net.keras"
     net().save(path)

@@ -28,6 +28,7 @@ from tfqat.models.keras2.weights import set_layers
 from tfqat.models.reason import reason
 from tfqat.models.safety import check_config
 from tfqat.models.tfmot.wrappers import MARKS
+from tfqat.models.vocabulary import check_vocabularies
 from tfqat.models.weights import load_weights
 
 Architecture: TypeAlias = Any  # a keras.Model, or a function that returns one
@@ -36,6 +37,8 @@ _READERS: Mapping[FileKind, Callable[[Path], Keras2Model]] = {
     FileKind.KERAS2_HDF5: read_hdf5,
     FileKind.SAVED_MODEL: read_saved_model,
 }
+# What Keras' reader of .h5 files does not know.
+_OPERATIONS = {FileKind.KERAS3_HDF5: " An .h5 file tells layers, no operations on tensors (x[:, 0]): save as .keras."}
 _SUFFIXES = {FileKind.KERAS3_ARCHIVE: (".keras",), FileKind.KERAS3_HDF5: SUFFIXES}
 # What Keras, h5py and zipfile raise on a file that they cannot read.
 _READ_ERRORS = (
@@ -61,8 +64,8 @@ def load_model(
 ) -> keras.Model:
     """The Keras 3 model in a file, or the one that computes what a live tf_keras model does.
 
-    Reads `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf_keras), `.weights.h5` files of Keras 3, and SavedModel
-    folders of Keras 2 models; told apart by content. A model of Keras 2 is read as data: neither tf_keras nor a
+    Reads `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf_keras), `.weights.h5` files of both, and SavedModel folders
+    of Keras 2 models; told apart by content. A model of Keras 2 is read as data: neither tf_keras nor a
     function of the file is run. Works on models of thousands of layers.
 
     Args:
@@ -93,8 +96,11 @@ def load_model(
     if kind is FileKind.WEIGHTS:
         return _from_weights(path, architecture)
     if kind in _READERS:
-        return _from_keras2(_READERS[kind], path, objects, trust)
-    return _from_keras3(path, kind, objects, compile, trust)
+        model = _from_keras2(_READERS[kind], path, objects, trust)
+    else:
+        model = _from_keras3(path, kind, objects, compile, trust)
+    check_vocabularies(model, str(path))
+    return model
 
 
 def _check_wish(path: Path, kind: FileKind, compile: bool, architecture: Architecture | None) -> None:
@@ -102,7 +108,7 @@ def _check_wish(path: Path, kind: FileKind, compile: bool, architecture: Archite
         raise TfqatError(
             f"{path} holds weights only, and no model. Give the model that they are of, or a function that builds it: "
             f"tfqat.load_model({path.name!r}, architecture=...), in a spec model_config.architecture or "
-            "model_config.python beside the checkpoint; or save the whole model (model.save)."
+            "model_config.python beside a checkpoint named *.weights.h5; or save the whole model (model.save)."
         )
     if kind is not FileKind.WEIGHTS and architecture is not None:
         raise TfqatError(f"{path} is {kind.value} and brings its own model; leave architecture out.")
@@ -183,7 +189,8 @@ def _from_keras3(path: Path, kind: FileKind, objects: Mapping[str, Any], compile
     except TfqatError:
         raise
     except _READ_ERRORS as error:
-        raise TfqatError(f"{path} cannot be read as a Keras model: {reason(error)}{_newer(path)}") from error
+        what = f"{path} cannot be read as a Keras model: {reason(error)}"
+        raise TfqatError(f"{what}{_newer(path)}{_OPERATIONS.get(kind, '')}") from error
 
 
 @contextmanager
