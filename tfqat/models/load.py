@@ -64,9 +64,9 @@ def load_model(
 ) -> keras.Model:
     """The Keras 3 model in a file, or the one that computes what a live tf_keras model does.
 
-    Reads `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf_keras), `.weights.h5` files of both, and SavedModel folders
-    of Keras 2 models; told apart by content. A model of Keras 2 is read as data: neither tf_keras nor a
-    function of the file is run. Works on models of thousands of layers.
+    Reads `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf_keras), weights files of both, and SavedModel folders
+    of Keras 2 models; told apart by content. A model of Keras 2 is read as data: neither tf_keras nor a function of
+    the file is run. Works on models of thousands of layers.
 
     Args:
         path_or_model: the file or folder; a live tf_keras model; a Keras 3 model, which is returned as it is.
