@@ -183,6 +183,28 @@ def inverted_residual():
     return Model(i, layers.Dense(3, name="scores")(layers.Flatten(name="flatten")(x)))
 
 
+def foreign():
+    """What TensorFlow and users put into a stock model: initializers, preprocessing functions, constants."""
+    i = image()
+    x = tf_keras.applications.densenet.preprocess_input(i)
+    x = layers.Conv2D(4, 3, kernel_initializer=Ones(), bias_initializer=tf.constant_initializer(2.0), name="conv")(x)
+    x = tf.tensordot(x, tf.constant([[0.5, 1.0], [-1.0, 0.2], [0.3, 0.4], [2.0, 0.1]]), 1)
+    x = x + tf.cast(tf.range(tf.shape(x)[2])[:, tf.newaxis], "float32") + tf.math.asinh(x)
+    y = layers.TimeDistributed(layers.Dense(3, activation="hard_sigmoid"), name="each")(x)
+    y = layers.TimeDistributed(layers.Activation("hard_sigmoid"), name="each_hard")(y)
+    return Model(i, [y, layers.LSTM(2, name="lstm")(layers.Reshape((36, 2))(x), training=True)])
+
+
+class Ones(tf_keras.initializers.Initializer):
+    """An initializer of the user's own."""
+
+    def __call__(self, shape, dtype=None, **kwargs):
+        return tf.ones(shape, dtype)
+
+    def get_config(self):
+        return {}
+
+
 def op_nodes():
     """Raw ops, as TensorFlow 2.0 to 2.3 put them into functional models."""
     from tf_keras.src.engine.base_layer import TensorFlowOpLayer
@@ -229,6 +251,7 @@ MODELS = {
         preprocessing,
         volumes,
         inverted_residual,
+        foreign,
         op_nodes,
     )
 }
@@ -285,6 +308,20 @@ def save_whole_only(folder):
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
     model.save(folder / "compiled.h5")
     Model(x, layers.Lambda(lambda t: t * 2.0, name="double")(x)).save(folder / "lambda.h5")
+    defaults = layers.Lambda(lambda t, by=3.0, plus=(1.0,): t * by + plus[0], name="defaults")
+    Model(x, defaults(x)).save(folder / "lambda_defaults.h5")
+    pixels = layers.Input((8, 6, 3), name="pixels")
+    Model(pixels, layers.RandomCrop(4, 4, name="crop")(pixels)).save(folder / "crop.h5")
+    Model(x, layers.Dropout(0.5, name="always")(x, training=True)).save(folder / "always.h5")
+    positions = layers.Embedding(3, 3, name="positions")(tf.range(tf.shape(x)[1]))
+    Model(x, x + positions).save(folder / "positions.h5")
+    tiled = tf.tile(tf.constant([[1.0, 2.0, 3.0]]), [tf.shape(x)[0], 1])
+    Model(x, tf.concat([x, tiled], 1)).save(folder / "tiled.h5")
+    Model(x, layers.BatchNormalization(axis=[1, 2], name="both")(layers.Reshape((3, 1))(x))).save(folder / "axes.h5")
+    text = layers.Input((1,), dtype="string", name="text")
+    words = layers.StringLookup(name="words")
+    words.adapt([["a"], ["b"]])
+    Model(text, layers.Embedding(3, 2)(words(text))).save(folder / "adapted.keras")
     Model(x, layers.LocallyConnected1D(2, 2, name="local")(layers.Reshape((3, 1))(x))).save(folder / "local.h5")
     Model(x, tf.math.lgamma(x)).save(folder / "unknown_function.h5")
 
@@ -317,6 +354,8 @@ def main(folder, names):
         save(model, folder, name)
         if name == "nested":
             live = model
+            model.save_weights(folder / "nested_weights.h5")
+            model.save_weights(folder / "checkpoint/ckpt")
     if not names:
         save_whole_only(folder)
         load_live(live, folder)

@@ -28,6 +28,7 @@ MODELS = [
     "preprocessing",
     "volumes",
     "inverted_residual",
+    "foreign",
     "op_nodes",
 ]
 FORMATS = {"h5": "{}.h5", "saved_model": "{}", "keras": "{}.keras"}
@@ -222,7 +223,7 @@ REFUSED = [
     (area, "'resize' .*area"),
     (ragged, "'image' takes ragged tensors"),
     (more_filters, "layer 'conv': expected the weights kernel .3, 3, 3, 5."),
-    (damaged, "not as Keras 2 writes it .*inbound_nodes"),
+    (damaged, "not as Keras 2 writes it.*inbound_nodes"),
 ]
 
 
@@ -233,12 +234,77 @@ def test_what_has_no_counterpart_is_named(keras2_models, tmp_path, change, messa
         load_model(path)
 
 
+def text_for_a_shape(config, layers):
+    layers["image"]["config"]["batch_input_shape"] = "image"
+
+
+def no_node(config, layers):
+    layers["leaky"].update(class_name="TensorFlowOpLayer", config={"name": "leaky", "node_def": "x"})
+
+
+def foreign_layer_names(file):
+    file["model_weights"].attrs["layer_names"] = 5
+
+
+def names_that_are_no_text(file):
+    file["model_weights/conv"].attrs["weight_names"] = [b"\xff\xfe"]
+
+
+def values_that_are_no_numbers(file):
+    name = next(iter(file["model_weights/conv"].attrs["weight_names"]))
+    del file["model_weights/conv"][name]
+    file["model_weights/conv"][name] = np.full((3, 3, 3, 4), b"x")
+
+
+def weights_of_no_layer(file):
+    group = file["model_weights"]
+    names = [name if isinstance(name, bytes) else name.encode() for name in group.attrs["layer_names"]]
+    group.attrs["layer_names"] = [*names, b"more"]
+    group.create_group("more").attrs["weight_names"] = [b"kernel"]
+    group["more/kernel"] = np.ones(3)
+
+
+DAMAGED = [
+    (text_for_a_shape, None, r"layer 'image' \(InputLayer\).*invalid dimension"),
+    (no_node, None, "'leaky' .TensorFlowOpLayer.: its node_def cannot be read"),
+    (None, foreign_layer_names, "not as Keras 2 writes it, so damaged"),
+    (None, names_that_are_no_text, "not as Keras 2 writes it, so damaged"),
+    (None, values_that_are_no_numbers, "not as Keras 2 writes it, so damaged"),
+    (None, weights_of_no_layer, r"weights of the layer 'more' \(kernel \(3,\)\), which its config has not"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "change_weights", "message"), DAMAGED, ids=[(first or other).__name__ for first, other, _ in DAMAGED]
+)
+def test_damage_is_told_as_such(keras2_models, tmp_path, change, change_weights, message):
+    path = edited(keras2_models / "convolutions.h5", tmp_path / "damaged.h5", change or (lambda config, layers: None))
+    if change_weights:
+        with h5py.File(path, "r+") as file:
+            change_weights(file)
+    with pytest.raises(TfqatError, match=message):
+        load_model(path)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("local.h5", "'local' is a LocallyConnected1D, which is no layer of Keras 3"),
         ("unknown_function.h5", "'tf.math.lgamma' calls the TensorFlow function tf.math.lgamma"),
         ("lambda.h5", "layer 'double' is a Lambda layer.*--trust"),
+        ("crop.h5", r"layer 'crop' \(RandomCrop\).*resizes images of \(8, 6\) to \(4, 4\).*Crop in the dataset"),
+        ("always.h5", r"layer 'always' \(Dropout\).*training=True"),
+        ("positions.h5", r"layer 'positions' \(Embedding\).*called on constants"),
+        ("adapted.keras", r"layer 'words' \(StringLookup\) has no vocabulary.*get_vocabulary"),
+        ("tiled.h5", "'tf.tile' calls tf.tile .*a size that only a batch knows"),
+        ("axes.h5", r"'both' \(BatchNormalization\) cannot be made in Keras 3: [^{]*$"),
+        (
+            "checkpoint",
+            "a folder with a TensorFlow checkpoint, which holds weights only; load it into its tf_keras model",
+        ),
+        ("checkpoint/ckpt", "ckpt is a TensorFlow checkpoint"),
+        ("checkpoint/ckpt.data-00000-of-00001", "is a TensorFlow checkpoint"),
+        ("checkpoint/checkpoint", "is a TensorFlow checkpoint"),
         ("subclassed", "without the config of a Keras model|a subclassed model"),
         ("plain_saved_model", "without the config of a Keras model.*model.export"),
     ],
@@ -266,9 +332,23 @@ def test_custom_objects_take_the_place_of_unknown_layers(keras2_models):
     assert load_model(keras2_models / "local.h5", {"LocallyConnected1D": Local}).output_shape == (None, 2, 2)
 
 
+def test_a_custom_object_that_is_no_layer_of_keras_3_is_refused(keras2_models):
+    class Local:
+        """As a layer class of tf_keras is."""
+
+        @classmethod
+        def from_config(cls, config):
+            return cls()
+
+    with pytest.raises(TfqatError, match=r"'local': the custom object .*Local'>; expected a class derived from keras"):
+        load_model(keras2_models / "local.h5", {"LocallyConnected1D": Local})
+
+
 def test_a_trusted_lambda_runs(keras2_models):
     model = load_model(keras2_models / "lambda.h5", trust=True)
     np.testing.assert_array_equal(model(np.ones((1, 3))), np.full((1, 3), 2.0))
+    model = load_model(keras2_models / "lambda_defaults.h5", trust=True)
+    np.testing.assert_array_equal(model(np.ones((1, 3))), np.full((1, 3), 4.0))
 
 
 @pytest.mark.parametrize("part", ["variables/variables.index", "saved_model.pb", "keras_metadata.pb"])
@@ -284,15 +364,57 @@ def test_training_state_of_keras_2_is_not_dropped_in_silence(keras2_models):
         load_model(keras2_models / "compiled.h5", compile=True)
 
 
-def test_weights_of_keras_2_without_their_model_are_refused(keras2_models, tmp_path):
-    with h5py.File(keras2_models / "compiled.h5") as source, h5py.File(tmp_path / "a.weights.h5", "w") as file:
+def test_weights_of_keras_2_are_read_into_a_keras_3_architecture(keras2_models):
+    path, whole = keras2_models / "nested_weights.h5", load_model(keras2_models / "nested.h5")
+
+    def fresh():
+        """The architecture with other values, under the names of another program."""
+        model = keras.models.clone_model(whole)
+        for weight in model.weights:
+            weight.assign(keras.ops.full(weight.shape, 0.5))
+        return model
+
+    with pytest.raises(TfqatError, match=r"holds weights only.*architecture="):
+        load_model(path)
+    check(load_model(path, architecture=fresh), keras2_models, "nested")
+
+
+def other_layers():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(2)])
+
+
+def other_sizes():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(5, name="wide")])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (other_layers, "of another architecture: it has weights of the layers dense; the model .* has dense"),
+        (other_sizes, r"layer 'wide': expected the weights kernel \(3, 5\), bias \(5,\); found kernel \(3, 2\)"),
+    ],
+    ids=["layers", "sizes"],
+)
+def test_weights_of_keras_2_of_another_architecture_are_refused(keras2_models, tmp_path, architecture, message):
+    with pytest.raises(TfqatError, match=message):
+        load_model(weights_of_dense(keras2_models, tmp_path / "a.weights.h5"), architecture=architecture)
+
+
+def test_weights_of_keras_2_are_matched_in_order_where_the_names_differ(keras2_models, tmp_path):
+    path = weights_of_dense(keras2_models, tmp_path / "a.h5")
+    model = load_model(path, architecture=keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")]))
+    vector = np.ones((1, 3), np.float32)
+    np.testing.assert_array_equal(model(vector), load_model(keras2_models / "compiled.h5")(vector))
+
+
+def weights_of_dense(folder, path):
+    """A file as tf_keras' save_weights writes it."""
+    with h5py.File(folder / "compiled.h5") as source, h5py.File(path, "w") as file:
         for name in source["model_weights"]:
             source.copy(f"model_weights/{name}", file)
         for key, value in source["model_weights"].attrs.items():
             file.attrs[key] = value
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with pytest.raises(TfqatError, match="weights of Keras 2"):
-        load_model(tmp_path / "a.weights.h5", architecture=model)
+    return path
 
 
 def test_a_gru_without_reset_after_is_that_of_old_keras_2():

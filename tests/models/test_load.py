@@ -56,15 +56,28 @@ def test_an_own_loss_matters_to_those_who_want_it_only(tmp_path, suffix):
             load_model(path, compile=True)
 
 
-def test_an_error_of_keras_names_the_layer_without_its_config(tmp_path):
-    path = tmp_path / "net.keras"
-    net().save(path)
+def rewrite(path, change):
+    """Changes the members of a `.keras` file, in place."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["config.json"] = members["config.json"].replace(b'"units": 4', b'"units": -4')
+    change(members)
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
+
+
+def replace_in_config(members, old, new):
+    members["config.json"] = members["config.json"].replace(old, new)
+
+
+def set_version(members, version):
+    members["metadata.json"] = json.dumps({"keras_version": version}).encode()
+
+
+def test_an_error_of_keras_names_the_layer_without_its_config(tmp_path):
+    path = tmp_path / "net.keras"
+    net().save(path)
+    rewrite(path, lambda members: replace_in_config(members, b'"units": 4', b'"units": -4'))
     with pytest.raises(TfqatError, match=r"layer 'dense\w*' \(Dense\): Received an invalid value for `units`") as error:
         load_model(path)
     assert len(str(error.value)) < 400
@@ -107,14 +120,21 @@ def test_weights_are_read_into_their_architecture(tmp_path):
         (None, "holds weights only.*architecture="),
         (lambda: keras.Sequential([keras.Input((2,)), layers.Dense(1)]), "another architecture.*dense\\w*/kernel"),
         (lambda: 3, "expected a keras.Model or a function of one; received a int"),
+        ("resnet8", "expected a keras.Model or a function of one; received a str"),
         (keras.Sequential([layers.Dense(1)]), "is not built"),
     ],
-    ids=["none", "other", "number", "unbuilt"],
+    ids=["none", "other", "number", "text", "unbuilt"],
 )
 def test_weights_without_their_architecture_are_refused(tmp_path, architecture, message):
     path = weights_of(net(), tmp_path / "net.weights.h5")
     with pytest.raises(TfqatError, match=message):
         load_model(path, architecture=architecture)
+
+
+@pytest.mark.parametrize("name", ["net.h5", "net.bin"])
+def test_weights_are_told_by_content_too(tmp_path, name):
+    path = weights_of(other_net(), tmp_path / "net.weights.h5").rename(tmp_path / name)
+    np.testing.assert_array_equal(load_model(path, architecture=net)(IMAGES), other_net()(IMAGES))
 
 
 def test_a_whole_model_takes_no_architecture(tmp_path):
@@ -123,18 +143,63 @@ def test_a_whole_model_takes_no_architecture(tmp_path):
         load_model(tmp_path / "net.keras", architecture=net)
 
 
+def test_a_lookup_that_lost_its_vocabulary_is_named(tmp_path):
+    """Keras keeps what was adapted in .keras files only."""
+    words = layers.TextVectorization(output_sequence_length=3, name="words")
+    words.adapt(["a b", "c"])
+    text = keras.Input((1,), dtype="string")
+    model = keras.Model(text, layers.Embedding(5, 2)(words(text)))
+    model.save(tmp_path / "net.keras")
+    model.save(tmp_path / "net.h5")
+    given = keras.ops.convert_to_tensor([["a c"]])
+    np.testing.assert_array_equal(load_model(tmp_path / "net.keras")(given), model(given))
+    with pytest.raises(TfqatError, match=r"layer 'words' \(TextVectorization\) has no vocabulary.*as \.keras"):
+        load_model(tmp_path / "net.h5")
+
+
+def test_an_h5_file_with_operations_says_which_kind_of_file_holds_them(tmp_path):
+    vector = keras.Input((4,))
+    keras.Model(vector, layers.Dense(2)(vector[:, :2])).save(tmp_path / "net.h5")
+    with pytest.raises(TfqatError, match=r"'GetItem'.*save as \.keras"):
+        load_model(tmp_path / "net.h5")
+
+
 def test_a_file_of_a_newer_keras_says_so(tmp_path):
     path = tmp_path / "net.keras"
     net().save(path)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    members["metadata.json"] = json.dumps({"keras_version": "3.99.0"}).encode()
-    members["config.json"] = members["config.json"].replace(b'"DepthwiseConv2D"', b'"NewerConv2D"')
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+    rewrite(path, lambda members: set_version(members, "3.99.0"))
+    rewrite(path, lambda members: replace_in_config(members, b'"DepthwiseConv2D"', b'"NewerConv2D"'))
     with pytest.raises(TfqatError, match=r"saved by Keras 3\.99\.0, and this is"):
         load_model(path)
+
+
+@pytest.mark.parametrize("version", ["2-beta", "3x.1", "²", 3, None])
+def test_a_version_that_is_none_does_not_matter(tmp_path, version):
+    path, model = tmp_path / "net.keras", net()
+    model.save(path)
+    rewrite(path, lambda members: set_version(members, version))
+    np.testing.assert_array_equal(load_model(path)(IMAGES), model(IMAGES))
+
+
+class Unbuilt:
+    """As a Sequential of tf_keras is before it is called."""
+
+    name, layers, built = "sequential", (), False
+
+    @property
+    def weights(self):
+        raise ValueError("Weights for model 'sequential' have not yet been created")
+
+    def get_config(self):
+        return {"name": self.name, "layers": []}
+
+    def to_json(self):
+        return json.dumps({"class_name": "Sequential", "config": self.get_config()})
+
+
+def test_a_live_model_without_weights_is_refused():
+    with pytest.raises(TfqatError, match="the Unbuilt model 'sequential' has no weights yet; call it on data"):
+        load_model(Unbuilt())
 
 
 def test_other_objects_are_refused():

@@ -235,6 +235,43 @@ def test_weights_that_are_not_in_the_file_are_refused(tmp_path, change, message,
         load_model(path, architecture=None if kind == ".keras" else net())
 
 
+def secret(path):
+    """A file of the same layout as compiled.h5, with other weights, which another file may not have read."""
+    with h5py.File(path, "r+") as file:
+        file["model_weights/dense/dense/kernel:0"][...] = 7.0
+    return path
+
+
+def by_an_absolute_path(file, other):
+    file["optimizer_weights"] = h5py.ExternalLink(other, "/model_weights/dense")
+    names = [b"/optimizer_weights/dense/kernel:0", b"/optimizer_weights/dense/bias:0"]
+    file["model_weights/dense"].attrs["weight_names"] = names
+
+
+def by_a_group_of_that_name(file, other):
+    group = file["model_weights/dense"]
+    group["optimizer"] = h5py.ExternalLink(other, "/model_weights/dense/dense")
+    group.attrs["weight_names"] = [b"optimizer/kernel:0", b"optimizer/bias:0"]
+
+
+def by_a_layer_of_that_name(file, other):
+    file["optimizer_weights"] = h5py.ExternalLink(other, "/model_weights/dense")
+    file.attrs["layer_names"] = [b"x", b"./optimizer_weights"]
+    file.create_group("x").attrs["weight_names"] = np.array([], "S1")
+    del file["model_weights"]
+
+
+@pytest.mark.parametrize("change", [by_an_absolute_path, by_a_group_of_that_name, by_a_layer_of_that_name])
+def test_the_state_of_an_optimizer_is_no_way_to_another_file(keras2_models, tmp_path, change):
+    other = secret(shutil.copy(keras2_models / "compiled.h5", tmp_path / "other.h5"))
+    path = shutil.copy(keras2_models / "compiled.h5", tmp_path / "net.h5")
+    with h5py.File(path, "r+") as file:
+        del file["optimizer_weights"]
+        change(file, str(other))
+    with pytest.raises(TfqatError, match=r"outside of it|is a link to .*other\.h5"):
+        load_model(path)
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_layers_larger_than_the_file_are_not_made(tmp_path, suffix):
     """10^13 weights would take 40 TB."""

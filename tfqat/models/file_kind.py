@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,10 @@ from tfqat.models.hdf5 import open_hdf5
 from tfqat.models.keras2.model import text_of
 
 KINDS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder of a Keras 2 model"
+_CHECKPOINT = (
+    "a TensorFlow checkpoint, which holds weights only; load it into its tf_keras model and save that "
+    "(model.save('model.h5'))"
+)
 # Bytes with which a file begins, from an offset on: what it is.
 _SIGNATURES = (
     (4, b"TFL3", "a TFLite model, whose weights are in integers or fused already"),
@@ -29,8 +34,8 @@ _SUFFIXES = {
     ".pt": "a PyTorch model",
     ".pth": "a PyTorch model",
     ".pb": "a TensorFlow graph; where it lies in a SavedModel, name the folder",
-    ".index": "a TensorFlow checkpoint, which holds weights only",
-    ".ckpt": "a TensorFlow checkpoint, which holds weights only",
+    ".index": _CHECKPOINT,
+    ".ckpt": _CHECKPOINT,
 }
 # Above this, a member of an archive that shrank more than a hundredfold is no model.
 _LARGE, _DENSEST = 2**28, 100
@@ -56,6 +61,8 @@ def file_kind(path: Path) -> FileKind:
     if path.is_dir():
         return _of_folder(path)
     if not path.is_file():
+        if path.with_name(f"{path.name}.index").is_file():
+            raise TfqatError(f"{path} is {_CHECKPOINT}. Expected {KINDS}.")
         raise TfqatError(f"No model file at {str(path)!r}; expected {KINDS}.")
     if zipfile.is_zipfile(path):
         return _of_archive(path)
@@ -68,9 +75,7 @@ def _of_folder(path: Path) -> FileKind:
     if (path / "saved_model.pb").is_file():
         return FileKind.SAVED_MODEL
     if any(path.glob("*.index")):
-        raise TfqatError(
-            f"{path} is a folder with a TensorFlow checkpoint, which holds weights only. Expected {KINDS}."
-        )
+        raise TfqatError(f"{path} is a folder with {_CHECKPOINT}. Expected {KINDS}.")
     raise TfqatError(f"{path} is a folder, not a model file, and no SavedModel either (it has no saved_model.pb).")
 
 
@@ -83,6 +88,8 @@ def _other(path: Path) -> str:
         return "not a .keras file (no zip archive): it is cut off or of another kind"
     if path.suffix in (".h5", ".hdf5"):
         return "not an HDF5 file: it is cut off or of another kind"
+    if path.name == "checkpoint" or path.suffix.startswith(".data-"):
+        return _CHECKPOINT
     if path.suffix in _SUFFIXES:
         return _SUFFIXES[path.suffix]
     return next(
@@ -115,7 +122,7 @@ def _keras_version(archive: zipfile.ZipFile) -> str | None:
         version = json.loads(archive.read("metadata.json")).get("keras_version")
     except (KeyError, ValueError, AttributeError):
         return None
-    return version if isinstance(version, str) and version[:1].isdigit() else None
+    return version if isinstance(version, str) and re.match("[0-9]+([.]|$)", version) else None
 
 
 def _archive_config(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ SUFFIXES = (".h5", ".hdf5")
 _DENSEST = 1100
 # Below this, a declared size harms nobody.
 _HARMLESS = 2**20
-# The state of an optimizer is never read, so that damage there does not matter.
+# The state of an optimizer, at the root of the file, is never read, so that damage there does not matter.
 _NOT_READ = frozenset({"optimizer_weights", "optimizer"})
 
 
@@ -45,11 +45,26 @@ def array_of(item: h5py.Dataset) -> np.ndarray:
     return values.view(ml_dtypes.bfloat16) if values.dtype == np.dtype("V2") else values
 
 
+def item_of(group: h5py.Group, name: str, source: str) -> h5py.Dataset | h5py.Group:
+    """The item that the file names: one inside the group, and of what was checked.
+
+    Raises:
+        TfqatError: the name leads elsewhere.
+    """
+    first = next((part for part in name.split("/") if part not in ("", ".")), "")
+    if name.startswith("/") or _is_skipped(group, first):
+        raise TfqatError(
+            f"{source}: {group.name} names {name!r} as its own, which lies outside of it; Keras writes no such names. "
+            "It was not read. Save the model again."
+        )
+    return group[name]
+
+
 def values_stored(group: h5py.Group) -> int:
     """How many numbers the group and what is in it declare, the optimizer's aside."""
     total = 0
     for name in group:
-        item = group[name] if name not in _NOT_READ else None
+        item = None if _is_skipped(group, name) else group[name]
         if isinstance(item, h5py.Dataset):
             total += int(item.size or 0)
         elif item is not None:
@@ -57,9 +72,13 @@ def values_stored(group: h5py.Group) -> int:
     return total
 
 
+def _is_skipped(group: h5py.Group, name: str) -> bool:
+    return group.name == "/" and name in _NOT_READ
+
+
 def _check(group: h5py.Group, source: str, seen: set[int]) -> None:
     for name in group:
-        if name in _NOT_READ:
+        if _is_skipped(group, name):
             continue
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):

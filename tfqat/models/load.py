@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +21,14 @@ from tfqat.models.file_kind import FileKind, file_kind, keras_version
 from tfqat.models.hdf5 import SUFFIXES, open_hdf5, values_stored
 from tfqat.models.keras2.archive import read_archive
 from tfqat.models.keras2.build import keras3_model
-from tfqat.models.keras2.hdf5 import read_hdf5
+from tfqat.models.keras2.hdf5 import read_hdf5, weights_in
 from tfqat.models.keras2.model import Keras2Model, is_live, parsed, read_live, text_of
 from tfqat.models.keras2.saved_model import read_saved_model
+from tfqat.models.keras2.weights import set_layers
+from tfqat.models.reason import reason
 from tfqat.models.safety import check_config
 from tfqat.models.tfmot.wrappers import MARKS
+from tfqat.models.vocabulary import check_vocabularies
 from tfqat.models.weights import load_weights
 
 Architecture: TypeAlias = Any  # a keras.Model, or a function that returns one
@@ -35,6 +37,8 @@ _READERS: Mapping[FileKind, Callable[[Path], Keras2Model]] = {
     FileKind.KERAS2_HDF5: read_hdf5,
     FileKind.SAVED_MODEL: read_saved_model,
 }
+# What Keras' reader of .h5 files does not know.
+_OPERATIONS = {FileKind.KERAS3_HDF5: " An .h5 file tells layers, no operations on tensors (x[:, 0]): save as .keras."}
 _SUFFIXES = {FileKind.KERAS3_ARCHIVE: (".keras",), FileKind.KERAS3_HDF5: SUFFIXES}
 # What Keras, h5py and zipfile raise on a file that they cannot read.
 _READ_ERRORS = (
@@ -60,9 +64,9 @@ def load_model(
 ) -> keras.Model:
     """The Keras 3 model in a file, or the one that computes what a live tf_keras model does.
 
-    Reads `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf_keras), `.weights.h5` files of Keras 3, and SavedModel
-    folders of Keras 2 models; told apart by content. A model of Keras 2 is read as data: neither tf_keras nor a
-    function of the file is run. Works on models of thousands of layers.
+    Reads `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf_keras), weights files of both, and SavedModel folders
+    of Keras 2 models; told apart by content. A model of Keras 2 is read as data: neither tf_keras nor a function of
+    the file is run. Works on models of thousands of layers.
 
     Args:
         path_or_model: the file or folder; a live tf_keras model; a Keras 3 model, which is returned as it is.
@@ -80,7 +84,7 @@ def load_model(
         return path_or_model
     objects = dict(custom_objects or {})
     if is_live(path_or_model):
-        return _from_keras2(read_live(path_or_model), objects, trust)
+        return _from_keras2(read_live, path_or_model, objects, trust)
     if not isinstance(path_or_model, str | Path):
         raise TfqatError(
             f"Expected the path of a model file, a tf_keras model or a Keras 3 model; received a "
@@ -92,8 +96,11 @@ def load_model(
     if kind is FileKind.WEIGHTS:
         return _from_weights(path, architecture)
     if kind in _READERS:
-        return _from_keras2(_READERS[kind](path), objects, trust)
-    return _from_keras3(path, kind, objects, compile, trust)
+        model = _from_keras2(_READERS[kind], path, objects, trust)
+    else:
+        model = _from_keras3(path, kind, objects, compile, trust)
+    check_vocabularies(model, str(path))
+    return model
 
 
 def _check_wish(path: Path, kind: FileKind, compile: bool, architecture: Architecture | None) -> None:
@@ -101,7 +108,7 @@ def _check_wish(path: Path, kind: FileKind, compile: bool, architecture: Archite
         raise TfqatError(
             f"{path} holds weights only, and no model. Give the model that they are of, or a function that builds it: "
             f"tfqat.load_model({path.name!r}, architecture=...), in a spec model_config.architecture or "
-            "model_config.python beside the checkpoint; or save the whole model (model.save)."
+            "model_config.python beside a checkpoint named *.weights.h5; or save the whole model (model.save)."
         )
     if kind is not FileKind.WEIGHTS and architecture is not None:
         raise TfqatError(f"{path} is {kind.value} and brings its own model; leave architecture out.")
@@ -112,7 +119,7 @@ def _check_wish(path: Path, kind: FileKind, compile: bool, architecture: Archite
 
 
 def _from_weights(path: Path, architecture: Any) -> keras.Model:
-    model = architecture if isinstance(architecture, keras.Model) else architecture()
+    model = architecture() if callable(architecture) and not isinstance(architecture, keras.Model) else architecture
     if not isinstance(model, keras.Model):
         raise TfqatError(
             f"architecture: expected a keras.Model or a function of one; received a {type(model).__name__}."
@@ -121,21 +128,41 @@ def _from_weights(path: Path, architecture: Any) -> keras.Model:
         raise TfqatError(f"architecture: {model.name!r} is not built; call it on data or an Input first.")
     with h5py.File(path, "r") as file:
         of_keras2 = "layer_names" in file.attrs or "layer_names0" in file.attrs
-    if of_keras2:
-        raise TfqatError(
-            f"{path} holds weights of Keras 2 in its old format, which does not say what they belong to. Save the "
-            "whole model in tf_keras: model.save('model.h5')."
-        )
-    try:
-        load_weights(model, path)
-    except TfqatError:
-        raise
-    except _READ_ERRORS as error:
-        raise TfqatError(f"{path} cannot be read into {model.name!r}: {error}") from error
+    with _explained(f"{path} cannot be read into {model.name!r}"):
+        if of_keras2:
+            with open_hdf5(path, str(path)) as file:
+                set_layers(model, weights_in(file, str(path)), str(path))
+            return model
+        # Keras looks at the name of the file.
+        with _named_for(path, (".weights.h5",)) as named:
+            load_weights(model, named)
     return model
 
 
-def _from_keras2(kept: Keras2Model, objects: Mapping[str, Any], trust: bool) -> keras.Model:
+def _from_keras2(
+    read: Callable[[Any], Keras2Model], path_or_model: Any, objects: Mapping[str, Any], trust: bool
+) -> keras.Model:
+    source = path_or_model if isinstance(path_or_model, Path) else f"the model {path_or_model.name!r}"
+    with _explained(f"{source} is not as Keras 2 writes it, so damaged or of an unknown version"):
+        kept = read(path_or_model)
+        _check_float(kept)
+        with keras.saving.custom_object_scope(dict(objects)):
+            check_config(kept.config, kept.source, objects, trust)
+            return keras3_model(kept)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Errors that Keras, h5py and zipfile raise on a file, as one that says ``what`` and their reason."""
+    try:
+        yield
+    except TfqatError:
+        raise
+    except _READ_ERRORS as error:
+        raise TfqatError(f"{what}: {reason(error)}") from error
+
+
+def _check_float(kept: Keras2Model) -> None:
     text = json.dumps(kept.config)
     if any(f'"{mark}"' in text or f'>{mark}"' in text for mark in MARKS):
         raise TfqatError(
@@ -144,9 +171,6 @@ def _from_keras2(kept: Keras2Model, objects: Mapping[str, Any], trust: bool) -> 
             "training_config.enable_qat: true. Another file of it: load it in tf_keras within "
             "tfmot.quantization.keras.quantize_scope(), and save the model again as .h5: model.save('model.h5')."
         )
-    with keras.saving.custom_object_scope(dict(objects)):
-        check_config(kept.config, kept.source, objects, trust)
-        return keras3_model(kept)
 
 
 def _from_keras3(path: Path, kind: FileKind, objects: Mapping[str, Any], compile: bool, trust: bool) -> keras.Model:
@@ -165,13 +189,14 @@ def _from_keras3(path: Path, kind: FileKind, objects: Mapping[str, Any], compile
     except TfqatError:
         raise
     except _READ_ERRORS as error:
-        raise TfqatError(f"{path} cannot be read as a Keras model: {_reason(error)}{_newer(path)}") from error
+        what = f"{path} cannot be read as a Keras model: {reason(error)}"
+        raise TfqatError(f"{what}{_newer(path)}{_OPERATIONS.get(kind, '')}") from error
 
 
 @contextmanager
 def _named_for(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     """The file under a name with one of the suffixes, by which Keras tells its kinds of files apart."""
-    if path.suffix in suffixes:
+    if path.name.endswith(suffixes):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -208,13 +233,6 @@ def _of_hdf5(path: Path) -> tuple[Mapping[str, Any], int]:
 
 
 _KEPT = {FileKind.KERAS3_ARCHIVE: _of_archive, FileKind.KERAS3_HDF5: _of_hdf5}
-
-
-def _reason(error: BaseException) -> str:
-    """What Keras says last, and of which object: it puts the whole config of everything around it before that."""
-    *around, last = str(error).split("Exception encountered: ")
-    found = re.findall(r"deserializing class '(\w+)' using config=\{'name': '([^']*)'", "".join(around))
-    return (f"layer {found[-1][1]!r} ({found[-1][0]}): " if found else "") + last.strip()
 
 
 def _newer(path: Path) -> str:

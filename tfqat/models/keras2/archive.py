@@ -64,6 +64,7 @@ class _Reading:
         missing = _missing(entries, layers)
         left, candidates = missing.copy(), Counter[str]()
         counts: Counter[str] = Counter()
+        written: set[str] = set()
         for entry in entries:
             kind, here, before = _kind(entry), (*path, entry_name(entry)), self._met(entry)
             candidates[kind] += before is not None
@@ -73,14 +74,21 @@ class _Reading:
                 continue
             name = f"{kind}_{counts[kind]}" if counts[kind] else kind
             counts[kind] += 1
+            written.add(name)
             if name in layers:
                 self._layer(layers[name], entry, here)
             self.met.append((_identity(entry), here))
+        if extra := next((name for name in layers if name not in written and _values_in(layers[name])), None):
+            raise TfqatError(
+                f"{self.source}: it has weights of {extra!r}, of which the config of the model "
+                f"{'/'.join(path) or 'itself'!r} has no layer: the two are not of one model. Save the model again."
+            )
         unclear = [kind for kind, number in missing.items() if candidates[kind] != number]
         if unclear and layers:
             raise TfqatError(
-                f"{self.source}: the model {'/'.join(path) or 'itself'!r} shares layers of the kind {unclear[0]!r} "
-                "with others, and the file does not say which. Save it in tf_keras as .h5: model.save('model.h5')."
+                f"{self.source}: the model {'/'.join(path) or 'itself'!r} has layers of the kind {unclear[0]!r} "
+                "without weights: those are missing, or shared with other models, and the file does not say which. "
+                "Save it in tf_keras as .h5: model.save('model.h5')."
             )
 
     def _met(self, entry: Mapping[str, Any]) -> Place | None:
@@ -117,6 +125,11 @@ def _values(group: h5py.Group, cells: list[str]) -> Iterator[tuple[str, np.ndarr
     known = [name for name in (*PARTS, *cells) if name in group]
     for name in [*known, *sorted(name for name in group if name not in (*known, "vars"))]:
         yield from _values(group[name], cells)
+
+
+def _values_in(group: Any) -> bool:
+    """Whether there is any value in the group."""
+    return isinstance(group, h5py.Dataset) or any(_values_in(group[name]) for name in group)
 
 
 def _cells(config: Any) -> list[str]:

@@ -13,16 +13,16 @@ from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
 from tfqat.models.declared import check_declared
 from tfqat.models.keras2.activations import CHANGED, CHANGED_BY, activation_name
+from tfqat.models.keras2.calls import call_layer
 from tfqat.models.keras2.functions import Function, called, tf_function
 from tfqat.models.keras2.lambdas import lambda_layer
 from tfqat.models.keras2.layers import RECURRENT, dtype_name, keras3_layer, keras3_name
 from tfqat.models.keras2.model import Keras2Model
 from tfqat.models.keras2.tf_nodes import node_function
-from tfqat.models.keras2.weights import Node, set_weights
+from tfqat.models.keras2.weights import Node, check_used, set_weights
 from tfqat.models.keras2.wiring import FUNCTIONS, Call, entry_name, wire, wiring_of
+from tfqat.models.reason import last_said
 
-# Layers whose list of inputs begins with the sequence and goes on with the states to start from.
-_WITH_STATES = RECURRENT | {"RNN", "Bidirectional"}
 # Entries for what is no tensor of one shape.
 _NO_COUNTERPART = {
     "InstanceProperty": "a property of a ragged or sparse tensor",
@@ -40,17 +40,12 @@ def keras3_model(kept: Keras2Model) -> keras.Model:
         TfqatError: a layer or a function that has no counterpart, weights that do not fit; names the layer.
     """
     stored = sum(value.size for found in kept.weights.values() for _, value in found)
-    try:
-        with room_for():
-            check_declared(lambda: _built(kept).layer, stored, kept.source)
-            root = _built(kept)
-        for part in root.parts:
-            set_weights(part, (part.name,), kept)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise TfqatError(
-            f"{kept.source}: its config is not as Keras 2 writes it ({type(error).__name__}: {error}); it is damaged, "
-            "or of an unknown version."
-        ) from error
+    with room_for():
+        check_declared(lambda: _built(kept).layer, stored, kept.source)
+        root = _built(kept)
+    for part in root.parts:
+        set_weights(part, (part.name,), kept)
+    check_used({part.name for part in root.parts}, kept)
     return root.layer
 
 
@@ -91,18 +86,18 @@ class _Scope:
     def apply(self, call: Call, first: Any, arguments: dict[str, Any]) -> Any:
         """What the call gives."""
         entry = self.entries[call.layer]
-        if call.first is None and not arguments:
-            return _input(entry, self._free(call.layer))
-        if call.layer not in self.runs:
-            self.runs[call.layer] = self._made(entry, call.layer, first)
         try:
+            if call.first is None and not arguments:
+                return _input(entry, self._free(call.layer))
+            if call.layer not in self.runs:
+                self.runs[call.layer] = self._made(entry, call.layer, first)
             return self.runs[call.layer](first, **arguments)
         except TfqatError:
             raise
         except (TypeError, ValueError, AttributeError, NotImplementedError, IndexError, KeyError) as error:
             raise TfqatError(
-                f"{self.builder.source}: layer {call.layer!r} ({entry['class_name']}) cannot be called in Keras 3 as "
-                f"it was in Keras 2: {error}"
+                f"{self.builder.source}: layer {call.layer!r} ({entry.get('class_name')}) cannot be called in Keras 3 "
+                f"as it was in Keras 2: {last_said(error)}"
             ) from error
 
     def _made(self, entry: Mapping[str, Any], name: str, first: Any) -> Callable[..., Any]:
@@ -148,18 +143,17 @@ class _Scope:
             part = self.builder.model(inner["class_name"], inner["config"], sample)
             layer = keras3_layer(class_name, config, self._free(name), {"layer": part.layer})
             return Node(name, layer, (part,))
-        if config.get("activation") == CHANGED and class_name.removesuffix("Cell") not in RECURRENT:
+        if _ends_changed(class_name, config):
             config = {**config, "activation": "linear"}
         return Node(name, keras3_layer(class_name, config, self._free(name)))
 
     def _caller(self, class_name: str, config: Mapping[str, Any], node: Node, name: str) -> Callable[..., Any]:
         layer = node.layer
-        if class_name in _WITH_STATES:
-            return lambda first, **arguments: _recurrent(layer, first, arguments)
-        if config.get("activation") == CHANGED and not node.parts:
+        call = lambda first, **arguments: call_layer(class_name, layer, first, arguments)  # noqa: E731
+        if _ends_changed(class_name, config):
             after = self._naming(_hard_sigmoid, f"{name}_{CHANGED}", CHANGED)
-            return lambda first, **arguments: after(layer(first, **arguments))
-        return lambda first, **arguments: layer(first, **arguments)
+            return lambda first, **arguments: after(call(first, **arguments))
+        return call
 
     def _naming(self, function: Function, name: str, symbol: str) -> Callable[..., Any]:
         """The function, whose operations get names after the entry: Keras' own would be counted from layer to layer."""
@@ -222,11 +216,9 @@ def _input(entry: Mapping[str, Any], name: str) -> keras.KerasTensor:
     return keras.Input(batch_shape=tuple(shape), dtype=dtype_name(config.get("dtype")), name=name)
 
 
-def _recurrent(layer: Any, first: Any, arguments: dict[str, Any]) -> Any:
-    """Keras 2 writes the states to start from behind the sequence."""
-    if isinstance(first, list):
-        return layer(first[0], initial_state=first[1:], **arguments)
-    return layer(first, **arguments)
+def _ends_changed(class_name: str, config: Mapping[str, Any]) -> bool:
+    """Whether the layer ends in an activation that Keras 3 has otherwise, and that can stand behind it as an op."""
+    return config.get("activation") == CHANGED and class_name not in RECURRENT
 
 
 def _hard_sigmoid(x: Any) -> Any:

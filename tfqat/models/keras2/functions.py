@@ -18,11 +18,15 @@ from tfqat.errors import TfqatError
 from tfqat.models.keras2.activations import CHANGED_BY
 from tfqat.models.keras2.layers import INTERPOLATIONS
 from tfqat.models.keras2.wiring import UNKNOWN, Shape, Unknown
+from tfqat.models.reason import last_said
 
 Function = Callable[..., Any]
 # Where TensorFlow's names mean what the table says (tf.image.transpose is no tf.transpose).
 _NAMESPACES = frozenset({"", "math", "nn", "linalg", "dtypes", "__operators__", "keras.backend", "keras.activations"})
 _IMAGES = frozenset({"resize", "flip_left_right", "flip_up_down"})
+_UNKNOWN_SIZE = "it needs a size that only a batch knows; give the Input a fixed shape"
+# As many numbers in a row as positions of a sequence or an image have at most.
+_LONGEST = 2**24
 # Arguments of TensorFlow with their default, which Keras' functions have not.
 _NEUTRAL: Mapping[str, Any] = {
     "conjugate": False,
@@ -66,7 +70,8 @@ def called(function: Function, layer: str, symbol: str, first: Any, arguments: M
         _check_sizes(symbol, [first, *given.values()])
         result = function(first, **given)
     except (TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
-        raise TfqatError(f"Layer {layer!r} calls tf.{symbol} in a way that cannot be read: {error}") from error
+        why = _UNKNOWN_SIZE if _unknown(_sizes([first, *given.values()])) else last_said(error)
+        raise TfqatError(f"Layer {layer!r} calls tf.{symbol} in a way that cannot be read: {why}") from error
     if isinstance(result, Shape):
         return result
     return keras.tree.map_structure(_settled, result)
@@ -74,11 +79,20 @@ def called(function: Function, layer: str, symbol: str, first: Any, arguments: M
 
 def _check_sizes(symbol: str, arguments: list[Any]) -> None:
     """Raises ValueError where a function of a tensor needs a size that only a batch knows."""
+    of_tensors = any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(arguments))
+    if of_tensors and _unknown(_sizes(arguments)) and symbol.split(".")[-1].lower() != "reshape":
+        raise ValueError(_UNKNOWN_SIZE)
+
+
+def _sizes(arguments: list[Any]) -> list[Any]:
+    """What may be a size among the arguments."""
     leaves = keras.tree.flatten(arguments)
-    sizes = [size for leaf in leaves for size in (leaf if isinstance(leaf, Shape) else [leaf])]
-    of_tensors = any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
-    if of_tensors and UNKNOWN in sizes and symbol.split(".")[-1].lower() != "reshape":
-        raise ValueError("it needs a size that only a batch knows; give the Input a fixed shape")
+    return [size for leaf in leaves for size in (leaf if isinstance(leaf, Shape) else [leaf])]
+
+
+def _unknown(sizes: list[Any]) -> bool:
+    # By identity: a tensor compares with its elements.
+    return any(size is UNKNOWN for size in sizes)
 
 
 def _settled(value: Any) -> Any:
@@ -281,7 +295,23 @@ def _einsum(equation: str, inputs: Any = None) -> Any:
 
 
 def _tensordot(a: Any, b: Any, axes: Any) -> Any:
-    return ops.tensordot(a, b, axes=axes)
+    return ops.tensordot(_constant(a), _constant(b), axes=axes)
+
+
+def _range(start: Any, limit: Any = None, delta: Any = 1, dtype: Any = None) -> np.ndarray:
+    start, limit = (0, start) if limit is None else (start, limit)
+    if _unknown([start, limit, delta]):
+        raise ValueError(_UNKNOWN_SIZE)
+    if not delta or abs(limit - start) > _LONGEST * abs(delta):
+        raise ValueError(f"expected at most {_LONGEST:,} numbers")
+    whole = all(isinstance(value, int) for value in (start, limit, delta))
+    numbers: np.ndarray = np.arange(start, limit, delta)
+    return numbers.astype(dtype or ("int32" if whole else "float32"))
+
+
+def _add(x: Any, y: Any) -> Any:
+    # The other way round, Keras 3.15 adds a constant of shape (6, 1) to images of 6 rows row by row.
+    return ops.add(y, x) if isinstance(y, np.ndarray) and y.ndim > 1 else ops.add(x, y)
 
 
 def _add_n(inputs: Any) -> Any:
@@ -317,7 +347,7 @@ def _binary(function: Function, *names: str) -> dict[str, Function]:
 
 def _computed(function: Function, x: Any, y: Any) -> Any:
     # What is computed of a size that only a batch knows, only a batch knows.
-    return UNKNOWN if UNKNOWN in (x, y) else function(_constant(x), _constant(y))
+    return UNKNOWN if _unknown([x, y]) else function(_constant(x), _constant(y))
 
 
 def _constant(value: Any) -> Any:
@@ -332,7 +362,9 @@ def _shape(input: Any, out_type: Any = None) -> Shape:
     return Shape(UNKNOWN if size is None else size for size in input.shape)
 
 
-def _bias_add(value: Any, bias: Sequence[float]) -> Any:
+def _bias_add(value: Any, bias: Sequence[float], data_format: str | None = None) -> Any:
+    if data_format is not None and not data_format.endswith("C"):
+        raise ValueError(f"expected channels last, received data_format {data_format}")
     return ops.add(value, np.asarray(bias, np.float32))
 
 
@@ -364,17 +396,26 @@ _TABLE: Mapping[str, Function] = {
     **_unary(ops.cos, "cos"),
     **_unary(ops.tan, "tan"),
     **_unary(ops.arctan, "atan"),
+    **_unary(ops.arcsin, "asin"),
+    **_unary(ops.arccos, "acos"),
+    **_unary(ops.arcsinh, "asinh"),
+    **_unary(ops.arccosh, "acosh"),
+    **_unary(ops.arctanh, "atanh"),
     **_unary(ops.sinh, "sinh"),
     **_unary(ops.cosh, "cosh"),
     **_unary(lambda image: ops.flip(image, axis=-2), "flip_left_right"),
     **_unary(lambda image: ops.flip(image, axis=-3), "flip_up_down"),
     **_unary(ops.erf, "erf"),
+    **_unary(ops.isnan, "is_nan"),
+    **_unary(ops.isinf, "is_inf"),
+    **_unary(ops.isfinite, "is_finite"),
+    **_unary(lambda x: ops.divide_no_nan(ops.ones_like(x), x), "reciprocal_no_nan"),
     **_unary(ops.logical_not, "logical_not"),
     **_unary(ops.zeros_like, "zeros_like"),
     **_unary(ops.ones_like, "ones_like"),
     **_unary(ops.stop_gradient, "stop_gradient"),
     **_unary(lambda x: x, "identity", "convert_to_tensor", "ensure_shape"),
-    **_binary(ops.add, "add"),
+    **_binary(_add, "add"),
     **_binary(ops.subtract, "subtract", "sub"),
     **_binary(ops.multiply, "multiply", "mul"),
     **_binary(ops.divide, "divide", "truediv", "div"),
@@ -392,6 +433,8 @@ _TABLE: Mapping[str, Function] = {
     **_binary(ops.not_equal, "not_equal"),
     **_binary(ops.logical_and, "logical_and"),
     **_binary(ops.logical_or, "logical_or"),
+    **_binary(ops.logical_xor, "logical_xor"),
+    **_binary(ops.arctan2, "atan2"),
     "add_n": _add_n,
     "argmax": _arg(ops.argmax),
     "argmin": _arg(ops.argmin),
@@ -420,6 +463,7 @@ _TABLE: Mapping[str, Function] = {
     "max_pool2d": _pool(ops.max_pool),
     "one_hot": _one_hot,
     "pad": _pad,
+    "range": _range,
     "reduce_all": _reduction(ops.all),
     "reduce_any": _reduction(ops.any),
     "reduce_euclidean_norm": lambda input_tensor, axis=None, keepdims=False: _norm(

@@ -7,9 +7,10 @@ from itertools import count, takewhile
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from tfqat.errors import TfqatError
-from tfqat.models.hdf5 import SUFFIXES, array_of, open_hdf5
+from tfqat.models.hdf5 import SUFFIXES, array_of, item_of, open_hdf5
 from tfqat.models.keras2.model import Keras2Model, Weights, made, own_name, parsed, text_of
 
 
@@ -26,7 +27,7 @@ def read_hdf5(path: Path) -> Keras2Model:
                 "model.save('model.h5')."
             )
         config = parsed(text_of(file.attrs["model_config"]), str(path))
-        weights = dict(_groups(file))
+        weights = weights_in(file, str(path))
     return made(str(path), config, weights)
 
 
@@ -41,11 +42,16 @@ def model_config_in(path: Path) -> str | None:
         return None
 
 
-def _groups(file: h5py.File) -> Iterator[tuple[tuple[str, ...], Weights]]:
+def weights_in(file: h5py.File, source: str) -> dict[tuple[str, ...], Weights]:
+    """The weights of each layer in a file of a model, or of its weights alone."""
     group = file.get("model_weights", file)
-    for layer in _names(group, "layer_names"):
-        names = _names(group[layer], "weight_names")
-        yield (layer,), tuple((own_name(name), array_of(group[layer][name])) for name in names)
+    return {(layer,): tuple(_weights(group, layer, source)) for layer in _names(group, "layer_names")}
+
+
+def _weights(group: h5py.Group, layer: str, source: str) -> Iterator[tuple[str, np.ndarray]]:
+    own = item_of(group, layer, source)
+    for name in _names(own, "weight_names"):
+        yield own_name(name), array_of(item_of(own, name, source))
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:

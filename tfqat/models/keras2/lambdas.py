@@ -30,7 +30,8 @@ def lambda_layer(config: Mapping[str, Any], name: str, source: str) -> keras.lay
         )
     known = {"tf": import_module("tensorflow"), "np": np, "keras": keras, "K": keras.ops}
     try:
-        function = keras.src.utils.python_utils.func_load(code[0], defaults=code[1], closure=code[2], globs=known)
+        defaults = tuple(code[1]) if code[1] else None
+        function = keras.src.utils.python_utils.func_load(code[0], defaults=defaults, closure=code[2], globs=known)
     except (ValueError, TypeError, EOFError) as error:
         raise TfqatError(
             f"{source}: the code of the Lambda layer {name!r} cannot be read ({error}): Python {_python()} reads only "

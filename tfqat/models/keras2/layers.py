@@ -12,6 +12,7 @@ import keras
 
 from tfqat.errors import TfqatError
 from tfqat.models.keras2.activations import CHANGED, activation_name, keras2_hard_sigmoid
+from tfqat.models.reason import last_said
 
 # Keys that Keras 3's layers do not take -> the values, besides None, with which they changed nothing; None allows any.
 _WITHOUT_MEANING: Mapping[str, tuple[Any, ...] | None] = {
@@ -72,10 +73,9 @@ def keras3_layer(
     Raises:
         TfqatError: a Lambda, a class that Keras has not, a config that Keras 3's layer cannot honour.
     """
-    if own := keras.saving.get_registered_object(class_name) or keras.saving.get_registered_object(
-        class_name.split(">")[-1]
-    ):
-        return own.from_config({**config, "name": name})
+    registered = keras.saving.get_registered_object
+    if own := registered(class_name) or registered(class_name.split(">")[-1]):
+        return _own_layer(own, {**config, "name": name}, name)
     cls = _class_of(class_name, name)
     wanted = {**_DEFAULTS.get(class_name, {}), **_renamed_keys(class_name, config)}
     if isinstance(wanted.get("axis"), list) and len(wanted["axis"]) == 1:
@@ -90,9 +90,20 @@ def keras3_layer(
     try:
         layer = cls(**{**kept, **inner, "name": name}) if inner else cls.from_config({**kept, "name": name})
     except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        raise TfqatError(f"Layer {name!r} ({class_name}) cannot be made in Keras 3: {error}") from error
+        raise TfqatError(f"Layer {name!r} ({class_name}) cannot be made in Keras 3: {last_said(error)}") from error
     if not config.get("trainable", True):
         layer.trainable = False
+    return layer
+
+
+def _own_layer(own: Any, config: Mapping[str, Any], name: str) -> keras.layers.Layer:
+    """The layer of a class that the caller has given or registered."""
+    layer = own.from_config(config) if hasattr(own, "from_config") else None
+    if not isinstance(layer, keras.layers.Layer):
+        raise TfqatError(
+            f"Layer {name!r}: the custom object given for it is {own!r}; expected a class derived from "
+            "keras.layers.Layer of Keras 3 that computes the same (one of tf_keras does not work in a Keras 3 model)."
+        )
     return layer
 
 
@@ -189,10 +200,4 @@ def _activation(value: Any, name: str, class_name: str) -> Any:
     found = activation_name(value, name, class_name)
     if isinstance(found, Mapping):
         return keras3_layer(found["class_name"], found["config"], f"{name}_{found['class_name'].lower()}")
-    if found == CHANGED and class_name.removesuffix("Cell") in RECURRENT:
-        return keras2_hard_sigmoid
-    if found == CHANGED:
-        raise TfqatError(
-            f"Layer {name!r} ({class_name}) has the activation {value!r}, which Keras 3 computes otherwise."
-        )
-    return found
+    return keras2_hard_sigmoid if found == CHANGED else found

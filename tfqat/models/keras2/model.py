@@ -43,8 +43,9 @@ class Keras2Model:
 
 def is_live(model: Any) -> bool:
     """Whether ``model`` is a model of tf_keras, told by its interface: the package itself need not be there."""
-    has_all = all(hasattr(model, name) for name in ("to_json", "layers", "weights", "get_config"))
-    return has_all and not isinstance(model, keras.Model) and not isinstance(model, type)
+    # Of the class, since a model that is not built has no weights to show.
+    has_all = all(hasattr(type(model), name) for name in ("to_json", "layers", "weights", "get_config"))
+    return has_all and not isinstance(model, keras.Model)
 
 
 def read_live(model: Any) -> Keras2Model:
@@ -61,6 +62,8 @@ def read_live(model: Any) -> Keras2Model:
             f"{source} has no config ({error}); expected a Sequential or functional model. A subclassed model becomes "
             "one by calling it on an Input: tf_keras.Model(x, model.call(x))."
         ) from error
+    if not model.built:
+        raise TfqatError(f"{source} has no weights yet; call it on data, or build it (model.build), before.")
     weights: dict[tuple[str, ...], Weights] = {
         (layer.name,): tuple((own_name(weight.name), np.asarray(weight.numpy())) for weight in layer.weights)
         for layer in model.layers
@@ -91,8 +94,17 @@ def plain(item: Any) -> Any:
             return [plain(part) for part in item["items"]]
         if kind in ("__numpy__", "__tensor__") and isinstance(config, Mapping):
             return config.get("value")
-        return {key: plain(value) for key, value in item.items()}
+        return {key: plain(value) for key, value in item.items() if not _is_foreign_start(key, value)}
     return [plain(part) for part in item] if isinstance(item, list) else item
+
+
+def _is_foreign_start(key: str, value: Any) -> bool:
+    """Whether it is an initializer of TensorFlow (EfficientNetV2 has them) or the user: the weights replace it."""
+    if not key.endswith("_initializer") or not isinstance(value, Mapping):
+        return False
+    of_keras = str(value.get("module") or "keras").split(".")[0] in ("keras", "tf_keras")
+    known = hasattr(keras.initializers, str(value.get("class_name")))
+    return not (of_keras and known) or bool(value.get("registered_name"))
 
 
 def parsed(text: str | bytes, source: str) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ def _node(node_def: Any, layer: str) -> tuple[str, dict[str, Any]]:
     try:
         node = _decoded(node_def) if isinstance(node_def, str) else node_def
         return node["op"], {name: _value(value) for name, value in (node.get("attr") or {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, _decode_error()) as error:
         raise TfqatError(f"Layer {layer!r} (TensorFlowOpLayer): its node_def cannot be read: {error}") from error
 
 
@@ -135,6 +135,11 @@ def _decoded(text: str) -> Any:
         return json.loads(text)
     proto = import_module("tensorflow").compat.v1.NodeDef.FromString(text.encode())
     return import_module("google.protobuf.json_format").MessageToDict(proto)
+
+
+def _decode_error() -> type[Exception]:
+    error: type[Exception] = import_module("google.protobuf.message").DecodeError
+    return error
 
 
 def _value(attribute: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ frozen counts as not trainable. Weights are matched by that order where shapes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,41 @@ def set_weights(node: Node, path: tuple[str, ...], kept: Keras2Model) -> None:
     for layer in _layers(node):
         if isinstance(layer, keras.layers.Normalization) and layer.built:
             layer.finalize_state()
+
+
+def set_layers(model: keras.Model, found: Mapping[tuple[str, ...], Weights], source: str) -> None:
+    """Sets the weights of ``model``'s layers: by name where the names are the same, else in order, as Keras 2 does.
+
+    What is frozen inside a model in the model must be as it was when the weights were saved.
+
+    Raises:
+        TfqatError: other layers; weights that are missing, too many, or of another shape.
+    """
+    nodes = [node for node in map(_node, model.layers) if any(_legacy(node))]
+    saved = {path[0]: weights for path, weights in found.items() if any(own not in _NOT_NEEDED for own, _ in weights)}
+    if len(nodes) != len(saved):
+        raise TfqatError(
+            f"{source} is of another architecture: it has weights of the layers {', '.join(saved) or 'none'}; the "
+            f"model {model.name!r} has {', '.join(node.name for node in nodes) or 'none'}."
+        )
+    same = {node.name for node in nodes} == set(saved)
+    for node, name in zip(nodes, saved, strict=True):
+        weights = saved[node.name if same else name]
+        set_weights(node, (node.name,), Keras2Model(source, "Functional", {}, {(node.name,): weights}))
+
+
+def _node(layer: Any) -> Node:
+    return Node(layer.name, layer, tuple(map(_node, layer.layers)) if isinstance(layer, keras.Model) else ())
+
+
+def check_used(layers: Collection[str], kept: Keras2Model) -> None:
+    """Raises TfqatError where there are weights of a layer that the config has not."""
+    for path, weights in kept.weights.items():
+        if weights and path[0] not in layers:
+            raise TfqatError(
+                f"{kept.source}: it has weights of the layer {path[0]!r} ({_listed(weights)}), which its config has "
+                "not: the two are not of one model. Save the model again."
+            )
 
 
 def assign(variables: list[Any], found: Weights, name: str, source: str) -> None:

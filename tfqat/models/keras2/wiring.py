@@ -188,7 +188,10 @@ def _ordered(calls: list[Call]) -> Iterator[Call]:
                 done.add((call.layer, call.number))
                 ready.append(call)
         if not ready:
-            raise TfqatError(f"Layer {waiting[0].layer!r} reads tensors that no layer gives: the config is damaged.")
+            raise TfqatError(
+                f"Layer {waiting[0].layer!r} reads tensors that no layer gives: the config is damaged (tf_keras "
+                "writes such a one, and cannot read it, where a model and one inside it share a layer; save as .keras)."
+            )
         yield from ready
         waiting = [call for call in waiting if (call.layer, call.number) not in done]
 
