@@ -35,3 +35,21 @@ def test_others_stay():
     image = keras.Input((4,), name="image")
     graph = view(keras.Model(image, layers.Activation("gelu", name="act")(image)))
     assert spell_out(graph, {"silu", "gelu"}).ops == graph.ops
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_average_is_a_sum_and_a_scale(count):
+    image = keras.Input((4, 4, 2), name="image")
+    branches = [layers.Conv2D(3, 1, name=f"conv{number}")(image) for number in range(count)]
+    model = keras.Model(image, layers.Average(name="average")(branches))
+    spelled = spell_out(view(model), {"average"})
+    assert [op.kind for op in spelled.ops[count:]] == ["add"] * (count - 1) + ["multiply_constant"]
+    assert spelled.outputs == ("average",)
+    x = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype("float32")
+    assert np.allclose(build(spelled)(x), model(x), atol=1e-6)
+
+
+def test_a_mean_over_an_axis_stays():
+    image = keras.Input((4, 3), name="image")
+    graph = view(keras.Model(image, keras.ops.average(image, axis=1)))
+    assert [op.kind for op in spell_out(graph, {"average"}).ops] == ["average"]

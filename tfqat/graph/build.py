@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -28,7 +29,9 @@ def build(graph: Graph, model_class: Callable[..., keras.Model] = keras.Model) -
     layers: dict[Any, Any] = {}
     used: set[str] = set()
     fresh = []
-    with room_for(len(graph.ops)):
+    with room_for(len(graph.ops)), warnings.catch_warnings():
+        # Masks are tensors of the graph here; those that Keras hangs on tensors besides are read by nobody.
+        warnings.filterwarnings("ignore", message=".*does not support masking", category=UserWarning)
         for op in graph.ops:
             if op.source.key not in layers:
                 layers[op.source.key] = layer = make_layer(op, _free_name(op, used))

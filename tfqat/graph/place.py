@@ -47,7 +47,7 @@ class _Placer:
         self.kept = self._reasons_for_float()
         floats = frozenset[str]() if target.integer_constants else self.constants
         self.ranges = Ranges(graph, target, self.kept, floats)
-        branches = fused_branches(graph, target.residual_heads, self.kept)
+        branches = fused_branches(graph, target.residual_heads, self.kept, target.blocks)
         self.matches = match_blocks(graph, target.blocks, lambda block, a, b: _fuses(block, a, b, branches), self.kept)
         self.members = {op.name: match for match in self.matches for op in match.ops}
         self.left = self._left_tensors()

@@ -44,7 +44,7 @@ class Target:
         tied_range: kinds that compute new values on the grid of their input, and so are rounded to it again.
         composite: activations that the device may run as several elementwise kernels; what they read inside a
             block is observed, so that those kernels find a range.
-        spelled_out: activations that it runs as several ops, each with a range: ``silu`` is ``x * sigmoid(x)``.
+        spelled_out: kinds that it runs as several ops, each with a range: ``silu`` is ``x * sigmoid(x)``.
         blocks: chains without a Q/DQ inside, tried together, the longest wins.
         residual_heads: heads of the blocks whose unquantized output one Add may take in.
         unquantized: kinds at the end of a block whose output is left as it is.

@@ -80,8 +80,18 @@ TARGET = Target(
     own_range=PLAIN | COMPOSITE | ELEMENTWISE | WITH_CONSTANT | MIXING | {"matmul"},
     shared_range=SHARED,
     composite=COMPOSITE | {"add_constant"},
+    # A sum, which a convolution before it takes in like a residual, and a scale.
+    spelled_out=frozenset({"average"}),
     blocks=(
-        chain("conv_bn_add_act", FUSIONS, CONVOLUTIONS, {"batch_normalization"}, {"add"}, PLAIN | COMPOSITE),
+        chain(
+            "conv_bn_scale_add_act",
+            FUSIONS,
+            CONVOLUTIONS,
+            {"batch_normalization"},
+            *([AFFINE] * 6),
+            {"add"},
+            PLAIN | COMPOSITE,
+        ),
         chain("weighted_bn_scale_act", FUSIONS, WEIGHTED, {"batch_normalization"}, *([AFFINE] * 6), PLAIN | COMPOSITE),
         # x -> relu6(x + 3) / 6, as keras.applications' MobileNetV3 spells the hard sigmoid.
         chain(
@@ -93,7 +103,7 @@ TARGET = Target(
             Step(frozenset({"relu6"})),
             Step(frozenset({"multiply_constant"})),
         ),
-        chain("elementwise_act", FUSIONS, ELEMENTWISE, PLAIN | COMPOSITE),
+        chain("elementwise_act", FUSIONS, ELEMENTWISE | WITH_CONSTANT, PLAIN | COMPOSITE),
         chain("bn_act", FUSIONS, {"batch_normalization"}, PLAIN | COMPOSITE),
         chain("matmul_scale", FUSIONS, {"matmul"}, SCALING, takes_floats=True),
         SCORES,

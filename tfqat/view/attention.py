@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from math import prod, sqrt
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from tfqat.graph.causes import PRODUCT_WITH_CONSTANT
 from tfqat.graph.graph import Graph, Op, Ref, Source
 from tfqat.graph.kinds import IDENTITY
+from tfqat.graph.operation import class_of
 from tfqat.view.causal_mask import MASKED, CausalMask
 from tfqat.view.product import Product, Shape, equation_of_dot, equation_of_tensordot, product_of
 
@@ -48,7 +48,7 @@ class _Pieces:
 
     def operation(self, word: str, function: str, kind: str, tensors: tuple[str, ...], args: Any, shape: Shape) -> str:
         """A function of ``keras.ops`` on tensors; the name of what it gives."""
-        return self.add(word, kind, _class_of(function), {}, tensors, args, shape)
+        return self.add(word, kind, class_of(function), {}, tensors, args, shape)
 
     def add(
         self, word: str, kind: str, cls: Any, config: Any, tensors: tuple[str, ...], args: tuple[Any, ...], shape: Shape
@@ -82,14 +82,6 @@ class _Pieces:
         last = replace(self.ops[-1], name=self.whole.name, layer_name=self.whole.layer_name, outputs=self.whole.outputs)
         self.shapes[last.name] = self.shapes.pop(self.ops[-1].name)
         return [*self.ops[:-1], last]
-
-
-@cache
-def _class_of(function: str) -> type:
-    """The class of the operation that a function of ``keras.ops`` makes of symbolic tensors; Keras names it nowhere."""
-    tensor = keras.KerasTensor((2, 2))
-    given = {"where": (tensor, tensor, tensor), "normalize": (tensor,)}.get(function, (tensor, tensor))
-    return type(getattr(keras.ops, function)(*given)._keras_history.operation)
 
 
 def _broadcast(left: Shape, right: Shape) -> Shape:
@@ -153,7 +145,7 @@ def _dot(op: Op, shapes: Mapping[str, Shape]) -> _Pieces | str | None:
 def _normalized(pieces: _Pieces, side: str, tensor: str, axis: int) -> str:
     shape = pieces.shapes[tensor]
     config = {"axis": axis % len(shape), "order": 2}
-    return pieces.add(f"{side}_norm", "normalize", _class_of("normalize"), config, (tensor,), (Ref(0),), shape)
+    return pieces.add(f"{side}_norm", "normalize", class_of("normalize"), config, (tensor,), (Ref(0),), shape)
 
 
 def _dot_operation(op: Op, shapes: Mapping[str, Shape]) -> _Pieces | str:
@@ -338,7 +330,7 @@ def _moved(graph: Graph, moved: Mapping[str, list[Op]]) -> Graph:
 def _scaling(factors: Sequence[Op], tensor: str) -> Op:
     """The product of the factors as one op behind ``tensor``, under the name of the first."""
     number = prod(_factor(op) or 1.0 for op in factors)
-    source = Source(_class_of("multiply"), {}, (), (factors[0].source.key, factors[0].name, "behind"))
+    source = Source(class_of("multiply"), {}, (), (factors[0].source.key, factors[0].name, "behind"))
     return replace(
         factors[0], kind="multiply_constant", inputs=(tensor,), source=source, args=(Ref(0), number), kwargs={}
     )

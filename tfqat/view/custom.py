@@ -21,7 +21,10 @@ _STOCK_COMPOSITES = (
     keras.layers.AdditiveAttention,
 )
 # Layers that the models of keras.applications bring with them: they compute with a weight, as any user's.
-_HELPERS = {("keras.src.applications.convnext", "LayerScale")}
+_HELPERS = {
+    ("keras.src.applications.convnext", "LayerScale"),
+    ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"),
+}
 # What a subclass may have of its own and still compute what the class above it computes.
 _HARMLESS = frozenset(
     "__init__ __module__ __qualname__ __doc__ __firstlineno__ __static_attributes__ __annotations__ __dict__ "
