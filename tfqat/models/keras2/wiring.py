@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -242,3 +242,10 @@ class Unknown:
 
 
 UNKNOWN = Unknown()
+UNKNOWN_SIZE = "it needs a size that only a batch knows; give the Input a fixed shape"
+
+
+def any_unknown(sizes: Iterable[Any]) -> bool:
+    """Whether one of the sizes is UNKNOWN."""
+    # By identity: a tensor compares with its elements.
+    return any(size is UNKNOWN for size in sizes)
