@@ -8,11 +8,12 @@ from keras import layers, ops, tree
 import tfqat
 from tfqat.core.encoding import encoding_of_values
 from tfqat.errors import TfqatError
+from tfqat.graph.build import build
 from tfqat.rewrite.jit import jit_pays
 from tfqat.rewrite.kernels import QuantConv2D
 from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
 from tfqat.rewrite.prepare import relu6_model
-from tfqat.rewrite.split import split
+from tfqat.rewrite.split import split, without_quantizers
 from tfqat.view.view import view
 
 NAMES = (
@@ -86,6 +87,52 @@ def test_a_model_of_half_floats_is_finalized_in_float32(policy):
     final = tfqat.finalize(qat)
     assert {layer.compute_dtype for layer in final.layers} == {"float32"}
     assert np.allclose(final(images), ops.cast(qat(images), "float32"), atol=0.1)
+
+
+def _softly(x):
+    y = layers.Dense(6, name="stem")(x)
+    return layers.Attention(use_scale=True, name="attention")([y, y])
+
+
+def _in_words(x):
+    y = layers.Dense(6, name="stem")(x)
+    return ops.einsum("bst,btc->bsc", ops.softmax(ops.einsum("bsc,btc->bst", y, y) / 2), y)
+
+
+ATTENTIONS = {
+    "einsum": _in_words,
+    "attention": _softly,
+    "heads": lambda x: layers.MultiHeadAttention(2, 4, name="attention")(x, x, use_causal_mask=True),
+    "groups": lambda x: layers.GroupQueryAttention(4, 4, 2, name="attention")(x, x),
+}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("attend", ATTENTIONS.values(), ids=ATTENTIONS)
+def test_attention_in_any_precision_is_quantized_and_exported(policy, attend, tmp_path):
+    before, kind = keras.config.dtype_policy(), "float64" if policy == "float64" else "float32"
+    floatx = keras.config.floatx()
+    keras.config.set_floatx(kind)
+    keras.config.set_dtype_policy(policy)
+    try:
+        keras.utils.set_random_seed(0)
+        tokens = keras.Input((5, 6), name="tokens")
+        y = layers.GlobalAveragePooling1D(name="mean")(layers.Dense(6, name="mid")(attend(tokens)))
+        model = keras.Model(tokens, layers.Dense(3, name="head", dtype=kind)(y))
+        x = np.random.default_rng(0).normal(size=(8, 5, 6)).astype(kind)
+        qat = tfqat.prepare(model)
+        assert [row.state for row in qat.placement.rows if row.kind == "matmul"] == ["int8", "int8"]
+        unquantized = build(without_quantizers(view(qat)))
+        tolerance = {"mixed_float16": 3e-3, "mixed_bfloat16": 3e-2, "float64": 1e-6}[policy]
+        wanted = np.asarray(model(x), "float64")
+        assert np.abs(np.asarray(unquantized(x), "float64") - wanted).max() <= tolerance * np.abs(wanted).max()
+        tfqat.calibrate(qat, [x])
+        tfqat.export(qat, tmp_path)
+        report = tfqat.verify(qat, tmp_path, x)
+        assert report.passed, report
+    finally:
+        keras.config.set_dtype_policy(before)
+        keras.config.set_floatx(floatx)
 
 
 def test_finalized_kernels_lie_on_their_grid(trained):

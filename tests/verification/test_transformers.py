@@ -126,7 +126,7 @@ def exported(function, target, folder):
     inputs = inputs_of(model)
     qat = tfqat.prepare(model, target)
     tfqat.calibrate(qat, [inputs])
-    tfqat.export(qat, folder)
+    tfqat.export(qat, folder, calibration=[inputs] if target == "tensorrt_dla" else None)
     return Exported(function.__name__, qat, folder, tfqat.verify(qat, folder, [inputs]))
 
 
@@ -148,6 +148,18 @@ def test_no_scale_is_missing(made):
     assert covered.missing == ()
     products = onnx_qdq.products_of(made.onnx())
     assert set(products) <= {*covered.int8, *told.float_ops}
+
+
+@pytest.mark.parametrize("function", [decoder, padded, grouped, plain], ids=lambda function: function.__name__)
+def test_a_dla_runs_masked_attention_and_no_mask_has_a_scale(function, tmp_path):
+    made = exported(function, "tensorrt_dla", tmp_path)
+    assert made.report.passed, made.report
+    assert all(row.judged and row.blocks for row in made.report.rows), made.report
+    assert made.qat.placement.int8_mac_share == 1.0
+    held = cache.read(tmp_path / "model.cache")
+    assert max(float(scale) for scale in held.scales.values()) < 10
+    masked = next(node.input[0] for node in made.onnx().graph.node if node.op_type == "Softmax")
+    assert masked not in held.scales
 
 
 def test_every_product_reads_q_dq(made):

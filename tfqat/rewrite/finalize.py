@@ -23,8 +23,9 @@ from tfqat.rewrite.quantizer import Quantizer, RangeEstimator
 from tfqat.rewrite.slopes import integer_slopes
 from tfqat.targets import load_target
 from tfqat.view.view import view
+from tfqat.view.with_weights import WithWeights
 
-_HALF = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"})
+_OTHERS = frozenset({"float16", "bfloat16", "mixed_float16", "mixed_bfloat16", "float64"})
 
 
 def finalize(model: QuantizedModel) -> QuantizedModel:
@@ -45,6 +46,7 @@ def finalize(model: QuantizedModel) -> QuantizedModel:
         return model
     graph = view(model)
     _check_seen(graph)
+    graph = replace(graph, dtypes={name: "float32" if d in _OTHERS else d for name, d in graph.dtypes.items()})
     target = load_target(model.placement.target, model.placement.config)
     graph = replace_ops(replace_ops(release(graph), _frozen), _in_float32)
     graph = _without_identities(fold_batch_norms(graph))
@@ -97,11 +99,17 @@ def _with_rounded_kernel(op: Op, layer: QuantizedKernel) -> Op:
 
 
 def _in_float32(op: Op) -> Op:
-    """The op in float32, whatever precision it trained in: half a float cannot hold the kernel's grid."""
+    """The op in float32, whatever it trained in: half a float cannot hold the kernel's grid, no file takes a double."""
     policy = op.source.config.get("dtype")
-    if policy is None or keras.dtype_policies.get(policy).name not in _HALF:
+    if policy is None or keras.dtype_policies.get(policy).name not in _OTHERS:
         return op
-    return replace(op, source=replace(op.source, config={**op.source.config, "dtype": "float32"}, built=None))
+    config = {**op.source.config, "dtype": "float32"}
+    if op.source.cls is WithWeights:
+        config["variables"] = [
+            {**given, "dtype": "float32" if given["dtype"] in _OTHERS else given["dtype"]}
+            for given in config["variables"]
+        ]
+    return replace(op, source=replace(op.source, config=config, built=None))
 
 
 def _without_identities(graph: Graph) -> Graph:
