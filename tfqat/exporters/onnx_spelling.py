@@ -90,6 +90,7 @@ def _extreme(find: Callable[..., Any], graph: Graph, op: Op, values: Any, output
 
 def _looked_up(graph: Graph, op: Op, numbers: Any, outputs: list[Any]) -> list[Any]:
     """Rows of a table; Keras counts negative numbers from its end, which becomes ten nodes, and which no token is."""
+    numbers = numbers if numbers.dtype.is_integer else tf.cast(numbers, "int32")  # as Keras takes tokens in float
     return [tf.gather(tf.cast(tf.convert_to_tensor(op.source.built.embeddings), outputs[0].dtype), numbers)]
 
 

@@ -111,7 +111,8 @@ def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
         marks.clear()
         count = len(graph.inputs)
         tensors.update(zip(graph.inputs, inputs[:count], strict=True))
-        with keras.StatelessScope(state_mapping=list(zip(kernels, inputs[count:], strict=True))):
+        held = keras.StatelessScope(state_mapping=list(zip(kernels, inputs[count:], strict=True)))
+        with held, tf.name_scope("tfqat_trace"):  # no layer's name is the outermost, which may not start with "_"
             tensors.update(run(graph, dict(tensors), visit=mark))
         return {f"{OUTPUT}{i:05d}": tf.identity(tensors[name]) for i, name in enumerate(graph.outputs)}
 
