@@ -30,7 +30,7 @@ from tfqat.errors import TfqatError
 from tfqat.exporters.onnx_convolutions import settle, take_biases
 from tfqat.exporters.onnx_nodes import Nodes
 from tfqat.exporters.onnx_one_axis import one_axis
-from tfqat.exporters.onnx_spelling import HANDLERS, SPELLINGS
+from tfqat.exporters.onnx_spelling import HANDLERS, SPELLINGS, runs_unsized
 from tfqat.exporters.onnx_tidy import names_read, names_read_inside
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op
@@ -113,7 +113,7 @@ def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
         tensors.update(zip(graph.inputs, inputs[:count], strict=True))
         held = keras.StatelessScope(state_mapping=list(zip(kernels, inputs[count:], strict=True)))
         with held, tf.name_scope("tfqat_trace"):  # no layer's name is the outermost, which may not start with "_"
-            tensors.update(run(graph, dict(tensors), visit=mark))
+            tensors.update(run(runs_unsized(graph), dict(tensors), visit=mark))
         return {f"{OUTPUT}{i:05d}": tf.identity(tensors[name]) for i, name in enumerate(graph.outputs)}
 
     return function
