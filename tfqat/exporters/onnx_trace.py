@@ -91,9 +91,11 @@ def trace(graph: Graph, opset: int) -> Trace:
 
 
 def _kernels(graph: Graph) -> list[Any]:
-    """The kernels (Keras variables) that are kept out of the conversion, each once."""
-    built = (op.source.built for op in graph.ops if op.kind in KERNEL_AXES)
-    return list({id(layer.kernel): layer.kernel for layer in built}.values())
+    """The variables that are kept out of the conversion, each once: kernels, and weights that are tensors of their own,
+    which TensorFlow would make one constant with what reads them."""
+    kernels = [op.source.built.kernel for op in graph.ops if op.kind in KERNEL_AXES]
+    kernels += [op.source.built.held[0] for op in graph.ops if op.kind == "weight"]
+    return list({id(kernel): kernel for kernel in kernels}.values())
 
 
 def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
