@@ -280,6 +280,24 @@ def test_numpy_numbers_stand_on_either_side():
         np.sqrt(2.0) * keras.Input((4,))  # Keras is left as it was
 
 
+class CallsAnActivation(_Base):
+    def __init__(self, name):
+        super().__init__()
+        self.function = getattr(keras.activations, name)
+
+    def call(self, x):
+        return self.function(self.dense(x))
+
+
+@pytest.mark.parametrize("name", ["hard_silu", "mish", "sparsemax", "gelu"])
+def test_functions_of_keras_activations_are_seen_as_such(name):
+    model, x = CallsAnActivation(name), np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    model(x)
+    graph = view(model)
+    assert [op.kind for op in graph.ops] == ["dense", name]
+    assert np.allclose(model(x), build(graph)(x), atol=1e-6)
+
+
 class DropsInTraining(_Base):
     """As Keras' guides have it."""
 

@@ -83,6 +83,7 @@ def run(
         _calling(layer, training),
         _known_sizes(),
         _arrays_give_way(),
+        _activations_take_symbols(),
         by_layers(layer),
     ):
         try:
@@ -371,6 +372,27 @@ def _arrays_give_way() -> Iterator[None]:
         yield
     finally:
         del keras.KerasTensor.__array_ufunc__
+
+
+@contextmanager
+def _activations_take_symbols() -> Iterator[None]:
+    """Some of keras.activations make a tensor of values first, which a symbol never is; mish has no operation."""
+    own = keras.activations.mish.__globals__
+    backend, mish = own["backend"], own["Mish"]
+    to_tensor, of_values = backend.convert_to_tensor, mish.static_call
+
+    def convert(x: Any, *args: Any, **kwargs: Any) -> Any:
+        return x if isinstance(x, keras.KerasTensor) else to_tensor(x, *args, **kwargs)
+
+    def of_any(x: Any) -> Any:
+        symbolic = isinstance(x, keras.KerasTensor)
+        return keras.layers.Activation("mish", dtype=x.dtype, name="mish")(x) if symbolic else of_values(x)
+
+    backend.convert_to_tensor, mish.static_call = convert, staticmethod(of_any)
+    try:
+        yield
+    finally:
+        backend.convert_to_tensor, mish.static_call = to_tensor, staticmethod(of_values)
 
 
 def is_auto_named(operation: Any) -> bool:

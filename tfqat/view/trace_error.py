@@ -67,8 +67,8 @@ def _is_installed(filename: str) -> bool:
 _OTHERWISE = "A call() must be made of Keras layers and keras.ops, on tensors whose values are not known yet."
 # What to do about branches and loops on values.
 IN_ONE_GRAPH = (
-    "Choose by keras.ops.where(condition, a, b), loop by Python's for over a number that is known, or put the branch or "
-    "the loop (keras.ops.cond, keras.ops.while_loop) into a small layer of yours, which is kept whole."
+    "Choose by keras.ops.where(condition, a, b), loop by Python's for over a number that is known, or put the branch "
+    "or the loop (keras.ops.cond, keras.ops.while_loop) into a small layer of yours, which is kept whole."
 )
 _FOREIGN = (
     "Functions of TensorFlow and NumPy cannot take a symbolic Keras tensor: use the function of that name in "
