@@ -241,6 +241,25 @@ def test_celu_is_spelled_with_exp():
     assert np.allclose(session(convert(model).model).run(None, {"image": x})[0], model(x), atol=1e-5)
 
 
+@pytest.mark.parametrize(("interpolation", "first"), [("nearest", False), ("bilinear", False), ("bilinear", True)])
+def test_images_of_unknown_sizes_are_enlarged(interpolation, first):
+    image = keras.Input((None, None, None), name="image")
+    form = "channels_first" if first else "channels_last"
+    up = layers.UpSampling2D((2, 3), form, interpolation, name="up")
+    model = keras.Model(image, up(layers.ReLU(name="relu")(image)))
+    opened = session(convert(model).model)
+    for size in (4, 6):
+        x = np.random.default_rng(0).normal(size=(2, size, size + 1, 3)).astype("float32")
+        assert np.allclose(opened.run(None, {"image": x})[0], model(x), atol=1e-5)
+
+
+def test_tokens_in_float_are_looked_up():
+    tokens = keras.Input((5,), name="tokens")
+    model = keras.Model(tokens, layers.Embedding(4, 3, name="rows")(tokens))
+    x = np.array([[0, 3, 1, 2, 2]], "float32")
+    assert np.allclose(session(convert(model).model).run(None, {"tokens": x})[0], model(x), atol=1e-5)
+
+
 def test_an_op_without_an_onnx_form_is_named():
     image = keras.Input((4,), name="image")
     with pytest.raises(TfqatError, match="Erfinv"):

@@ -1,10 +1,13 @@
 """Awkward ways to nest, share and cut models: what is rebuilt from their view computes the same."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops, tree
 
+import tfqat
 from tfqat.graph.build import build
 from tfqat.view.view import view
 
@@ -56,6 +59,32 @@ def strange_names():
     inner = keras.Model(b, layers.Dense(4, name="a:b")(b), name="a_b")
     x = layers.Dense(4, name="größe, x>y")(layers.Dense(4, name="a:b")(a))
     return keras.Model(a, inner(x))
+
+
+class NamedWeights(keras.Model):
+    """Its variables have names that no file and no graph takes."""
+
+    def __init__(self):
+        super().__init__(name="named")
+        shapes = {"größe, 1": (4, 4), "_x:y": (4, 2), "g>h": (4,)}
+        self.held = [self.add_weight(shape=shape, name=name) for name, shape in shapes.items()]
+
+    def call(self, x):
+        first, last, gain = self.held
+        return (ops.relu(x @ first) * gain + ops.sum(last)) @ last
+
+
+def strange_names_of_weights():
+    model = NamedWeights()
+    model(VECTOR)
+    return model
+
+
+def names_that_begin_strangely():
+    b = keras.Input((4,), name="-b")
+    inner = keras.Model(b, layers.Dense(4, name="-x>")(layers.Dense(4, name="_pri vate")(b)), name="_inner")
+    a = keras.Input((4,), name="_a")
+    return keras.Model(a, layers.Dense(2, name="_o>_o")(inner(a)))
 
 
 def unknown_sizes():
@@ -127,6 +156,8 @@ MODELS = {
         (cut_out_of_another, VECTOR),
         (inputs_as_outputs, VECTOR),
         (strange_names, VECTOR),
+        (strange_names_of_weights, VECTOR),
+        (names_that_begin_strangely, VECTOR),
         (unknown_sizes, IMAGE),
         (unbuilt_sequential_inside, VECTOR),
         (constants, VECTOR),
@@ -154,5 +185,16 @@ def test_a_rebuilt_model_computes_the_same_and_so_does_its_file(fresh_names, tmp
     tensors = [*graph.inputs, *(tensor for op in graph.ops for tensor in op.outputs)]
     assert len(set(tensors)) == len(tensors)
     assert all(tensor.isascii() and not set(":, >") & set(tensor) for tensor in tensors)
+    # As TensorFlow checks the names of nodes, of which Keras makes some of its layers' with '>' for '/'.
+    assert all(re.match(r"[A-Za-z0-9.]", part) for tensor in tensors for part in tensor.split("/")[1:])
     assert sorted(op.name for op in view(rebuilt).ops) == sorted(op.name for op in graph.ops)
     assert len(rebuilt.trainable_variables) == len(model.trainable_variables)
+
+
+def test_names_that_begin_strangely_go_the_whole_way(tmp_path):
+    qat = tfqat.prepare(names_that_begin_strangely())
+    tfqat.calibrate(qat, [VECTOR])
+    qat.compile("adam", "mse")
+    qat.train_on_batch(VECTOR, np.zeros((2, 2)))
+    tfqat.export(qat, tmp_path)
+    assert tfqat.verify(qat, tmp_path, [VECTOR]).passed

@@ -124,12 +124,50 @@ class NewAxis(_Base):
         return self.dense(x[None])[0]  # here
 
 
+class GivesABranchWhatItHas(_Base):
+    def call(self, x):
+        y = self.dense(x)
+        return ops.cond(ops.max(y) > 0, lambda: y, lambda: -y)  # here
+
+
+class LoopWithFunctions(_Base):
+    def call(self, x):
+        return ops.fori_loop(0, 3, lambda i, y: y * 0.5, self.dense(x))  # here
+
+
+class NumberOfAValue(_Base):
+    def call(self, x):
+        return self.dense(x) * float(ops.max(x))  # here
+
+
+class NumPyFunction(_Base):
+    def call(self, x):
+        return np.maximum(self.dense(x), 0.5)  # here
+
+
+class TrainingPassedOnAndUsed(_Base):
+    def __init__(self):
+        super().__init__()
+        self.drop = layers.Dropout(0.5)
+
+    def call(self, x, training=None):
+        y = self.drop(self.dense(x), training=training)
+        if training:  # here
+            y = y * 2
+        return y
+
+
 REFUSED = {
+    GivesABranchWhatItHas: r"functions to keras\.ops\.cond.*keras\.ops\.where.*small layer of yours",
+    LoopWithFunctions: r"functions to keras\.ops\.fori_loop.*Python's for",
+    NumberOfAValue: r"float\(\) and int\(\)",
+    NumPyFunction: r"np\.concatenate -> keras\.ops\.concatenate",
+    TrainingPassedOnAndUsed: r"otherwise in training than in evaluation",
     AddsLoss: r"add_loss\(\) in a small layer",
     Updates: r"small layer of yours",
     NewAxis: r"keras\.ops\.expand_dims",
     BranchOnValue: r"keras\.ops\.where",
-    LoopOnValue: r"keras\.ops\.while_loop",
+    LoopOnValue: r"Python's for.*keras\.ops\.while_loop\) into a small layer",
     ToNumpy: r"leave \.numpy\(\) out",
     TensorFlow: r"tf\.nn\.relu -> keras\.ops\.relu",
     NumPy: r"np\.concatenate -> keras\.ops\.concatenate",
@@ -192,6 +230,72 @@ def test_a_model_that_has_been_compiled_and_trained_is_seen_like_another():
     model.compile("sgd", "mse")
     model.fit(x, x, verbose=0)
     assert np.allclose(model(x), build(view(model))(x), atol=1e-6)
+
+
+class CallsItsOwnGraph(keras.Model):
+    """A functional model whose user has put something around its call."""
+
+    def call(self, inputs, training=None, mask=None):
+        return ops.tanh(super().call(inputs, training=training))
+
+
+class CallsItsOwnLayers(keras.Sequential):
+    def call(self, inputs, training=None, mask=None):
+        return ops.tanh(super().call(inputs, training=training))
+
+
+def graph_with_tokens():
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b", dtype="int32")
+    rows = layers.Flatten()(layers.Embedding(4, 2)(b))
+    return CallsItsOwnGraph({"a": a, "b": b}, layers.Dense(3)(layers.Concatenate()([a, rows])))
+
+
+def stack_of_layers():
+    return CallsItsOwnLayers([keras.Input((4,)), layers.Dense(3)])
+
+
+@pytest.mark.parametrize("make", [graph_with_tokens, stack_of_layers])
+def test_a_model_made_of_a_graph_with_a_call_of_its_own_is_seen_by_that_call(make):
+    model, x = make(), np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    x = {"a": x, "b": np.array([[0, 2, 1], [3, 3, 0]])} if make is graph_with_tokens else x
+    graph = view(model)
+    assert graph.ops[-1].kind == "tanh"
+    assert [graph.dtypes[name] for name in graph.inputs] == ["float32", "int32"][: len(graph.inputs)]
+    assert np.allclose(model(x), build(graph)(x), atol=1e-6)
+
+
+class NumPyFirst(_Base):
+    """Takes NumPy's numbers on either side, as tensors of values do."""
+
+    def call(self, x):
+        y = np.sqrt(2.0) * self.dense(x) - np.float32(1) / (2 + ops.abs(x))
+        return np.arange(4, dtype="float32") - y * np.ones(4, "float32")
+
+
+def test_numpy_numbers_stand_on_either_side():
+    model, x = NumPyFirst(), np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    model(x)
+    assert np.allclose(model(x), build(view(model))(x), atol=1e-6)
+    with pytest.raises(ValueError, match="symbolic"):
+        np.sqrt(2.0) * keras.Input((4,))  # Keras is left as it was
+
+
+class CallsAnActivation(_Base):
+    def __init__(self, name):
+        super().__init__()
+        self.function = getattr(keras.activations, name)
+
+    def call(self, x):
+        return self.function(self.dense(x))
+
+
+@pytest.mark.parametrize("name", ["hard_silu", "mish", "sparsemax", "gelu"])
+def test_functions_of_keras_activations_are_seen_as_such(name):
+    model, x = CallsAnActivation(name), np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    model(x)
+    graph = view(model)
+    assert [op.kind for op in graph.ops] == ["dense", name]
+    assert np.allclose(model(x), build(graph)(x), atol=1e-6)
 
 
 class DropsInTraining(_Base):

@@ -181,6 +181,11 @@ class _Renamer:
         """The raw tensor that stands for Keras' tensor ``name``, named."""
         source = self._source(marker.output[0])
         known = self.names.get(source)
+        if source in self.constants:  # a weight that ops read as they read any tensor, with a range of its own
+            own = helper.make_node("Identity", [source], [marker.output[0] + "/identity"], name=marker.name)
+            self._redirect(marker.output[0], own)
+            self.names[own.output[0]] = self._take(name)
+            return own.output[0]
         if known is None and source not in self.read_inside:
             self.names[source] = self._take(name if name not in self.used else f"{name}/transpose")
         elif known is None or not (known == name or self._is_output(known, name) or self._passes_through(name)):

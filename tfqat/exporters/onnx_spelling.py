@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from onnx import TensorProto
 
-from tfqat.graph.graph import Graph, Op
+from tfqat.graph.graph import Graph, Op, replace_ops
 from tfqat.graph.kinds import KERNEL_AXES
 
 
@@ -23,6 +24,25 @@ def _nearest(graph: Graph, op: Op, images: Any, outputs: list[Any]) -> list[Any]
     factors = [config["size"]] * 2 if isinstance(config["size"], int) else config["size"]
     sizes = [int(size) * int(factor) for size, factor in zip(images.shape[1:3], factors, strict=True)]
     return [tf.raw_ops.ResizeNearestNeighbor(images=images, size=sizes)]
+
+
+def runs_unsized(graph: Graph) -> Graph:
+    """The graph with what Keras cannot run in a TensorFlow graph on images of unknown sizes in TensorFlow's words."""
+
+    def changed(op: Op) -> Op:
+        if op.kind != "up_sampling2d_smooth" or None not in graph.shapes[op.inputs[0]][1:]:
+            return op
+        return replace(op, source=replace(op.source, built=partial(_smooth, op.source.built)))
+
+    return replace_ops(graph, changed)
+
+
+def _smooth(layer: Any, images: Any) -> Any:
+    """UpSampling2D between pixels; Keras' asks in Python whether the sizes are positive."""
+    first = layer.data_format == "channels_first"
+    images = tf.transpose(images, (0, 2, 3, 1)) if first else images
+    found = tf.image.resize(images, tf.shape(images)[1:3] * layer.size, layer.interpolation)
+    return tf.transpose(found, (0, 3, 1, 2)) if first else found
 
 
 def _reshaped(graph: Graph, op: Op, value: Any, outputs: list[Any]) -> list[Any]:
@@ -90,6 +110,7 @@ def _extreme(find: Callable[..., Any], graph: Graph, op: Op, values: Any, output
 
 def _looked_up(graph: Graph, op: Op, numbers: Any, outputs: list[Any]) -> list[Any]:
     """Rows of a table; Keras counts negative numbers from its end, which becomes ten nodes, and which no token is."""
+    numbers = numbers if numbers.dtype.is_integer else tf.cast(numbers, "int32")  # as Keras takes tokens in float
     return [tf.gather(tf.cast(tf.convert_to_tensor(op.source.built.embeddings), outputs[0].dtype), numbers)]
 
 

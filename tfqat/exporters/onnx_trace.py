@@ -30,7 +30,7 @@ from tfqat.errors import TfqatError
 from tfqat.exporters.onnx_convolutions import settle, take_biases
 from tfqat.exporters.onnx_nodes import Nodes
 from tfqat.exporters.onnx_one_axis import one_axis
-from tfqat.exporters.onnx_spelling import HANDLERS, SPELLINGS
+from tfqat.exporters.onnx_spelling import HANDLERS, SPELLINGS, runs_unsized
 from tfqat.exporters.onnx_tidy import names_read, names_read_inside
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op
@@ -91,9 +91,11 @@ def trace(graph: Graph, opset: int) -> Trace:
 
 
 def _kernels(graph: Graph) -> list[Any]:
-    """The kernels (Keras variables) that are kept out of the conversion, each once."""
-    built = (op.source.built for op in graph.ops if op.kind in KERNEL_AXES)
-    return list({id(layer.kernel): layer.kernel for layer in built}.values())
+    """The variables that are kept out of the conversion, each once: kernels, and weights that are tensors of their own,
+    which TensorFlow would make one constant with what reads them."""
+    kernels = [op.source.built.kernel for op in graph.ops if op.kind in KERNEL_AXES]
+    kernels += [op.source.built.held[0] for op in graph.ops if op.kind == "weight"]
+    return list({id(kernel): kernel for kernel in kernels}.values())
 
 
 def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
@@ -116,8 +118,9 @@ def _marked(graph: Graph, kernels: Sequence[Any], marks: list[str]) -> Any:
         marks.clear()
         count = len(graph.inputs)
         tensors.update(zip(graph.inputs, inputs[:count], strict=True))
-        with keras.StatelessScope(state_mapping=list(zip(kernels, inputs[count:], strict=True))):
-            tensors.update(run(graph, dict(tensors), visit=mark))
+        held = keras.StatelessScope(state_mapping=list(zip(kernels, inputs[count:], strict=True)))
+        with held, tf.name_scope("tfqat_trace"):  # no layer's name is the outermost, which may not start with "_"
+            tensors.update(run(runs_unsized(graph), dict(tensors), visit=mark))
         return {f"{OUTPUT}{i:05d}": tf.identity(tensors[name]) for i, name in enumerate(graph.outputs)}
 
     return function

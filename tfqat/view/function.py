@@ -125,6 +125,8 @@ def _unseen(model: keras.Model, error: TraceError) -> TfqatError:
 def _inputs(model: keras.Model) -> tuple[str, Any]:
     """The argument of a subclassed model's ``call``, and symbolic tensors like what it was built for."""
     parameters = [name for name in model._call_signature.parameters if name not in ("training", "mask")]
+    if (given := _made_with(model)) is not None:
+        return parameters[0], given
     shapes = (model._build_shapes_dict or {}) if model.built else {}
     if not shapes or not parameters:
         raise _without_shape(model)
@@ -141,6 +143,13 @@ def _inputs(model: keras.Model) -> tuple[str, Any]:
             f"keras.Model([a, b], model(a, b)), with a and b keras.Input of the shapes of {', '.join(required[:2])}."
         )
     return parameters[0], tree.map_shape_structure(_as_input, _plain(next(iter(shapes.values()))))
+
+
+def _made_with(model: keras.Model) -> Any:
+    """Inputs like those of a functional model whose ``call`` its user has written anew; None of another."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    own = getattr(functional, "_inputs_struct", None)
+    return None if own is None else tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, leaf.dtype), own)
 
 
 def _plain(nest: Any) -> Any:

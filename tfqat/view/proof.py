@@ -99,9 +99,13 @@ def _changing(layer: keras.layers.Layer, first: Trace, again: Trace) -> TraceErr
             "in Python are in no graph: draw in a layer (Dropout, GaussianNoise), keep state in variables of layers"
         )
     return TraceError(
-        f"its call() computes otherwise in training than in evaluation, at {place_in_call(layer, 'training')}. Leave "
+        f"its call() computes otherwise in training than in evaluation, at {place_in_call(layer, *_DECIDES)}. Leave "
         "that to layers inside (Dropout, BatchNormalization), which are told"
     )
+
+
+# A line by which training decides; else one that has it.
+_DECIDES = (r"\b(if|and|or|not|while)\b.*\btraining\b", "training")
 
 
 def _frozen(layer: keras.layers.Layer, evaluating: Trace, training: Trace) -> frozenset[int]:

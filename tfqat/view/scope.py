@@ -34,13 +34,21 @@ class Scope:
         name = self.names.get(id(operation), operation.name)
         if self.traced and not isinstance(operation, keras.layers.Layer) and is_auto_named(operation):
             name = snake_case(type(operation).__name__)
-        return f"{self.prefix}{clean(name.replace(NESTING, '/'))}"
+        return self.named(name.replace(NESTING, "/"))
+
+    def named(self, name: str) -> str:
+        """The path of something with this name here."""
+        return clean(f"{self.prefix}{name}")
 
     def path_of(self, operation: Any) -> str:
         """The prefix of what stands inside of a layer or model called here."""
         return f"{self.name_of(operation)}/"
 
 
-def clean(name: str) -> str:
-    """The name in ASCII, without the characters that split a cache line or a trtexec list."""
-    return re.sub(r"[^A-Za-z0-9_./\-]", "_", name) or "_"
+def clean(path: str) -> str:
+    """The path in ASCII, without the characters that split a cache line or a trtexec list.
+
+    Behind a slash stands a letter, a digit or a dot, as TensorFlow wants it of a node's name behind ``NESTING``.
+    """
+    path = re.sub(r"[^A-Za-z0-9_./\-]", "_", path) or "_"
+    return re.sub(r"(?<=/)(?![A-Za-z0-9.])|^(?=/)", ".", path)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from tfqat.graph.kinds import snake_case
 from tfqat.view.attention_calls import by_layers
 from tfqat.view.custom import is_own
 from tfqat.view.repeat_batch import RepeatBatch
-from tfqat.view.trace_error import TraceError, explain, place_in_call
+from tfqat.view.trace_error import IN_ONE_GRAPH, TraceError, explain, place_in_call
 
 # Attributes by which Keras and TensorFlow keep book of a layer's variables; ``call`` reads none of them.
 _BOOKS = re.compile("_self_.*|_tracker|_trainable_variables|_non_trainable_variables|_layers|_metrics|_seed_generators")
@@ -82,6 +83,8 @@ def run(
         _calls_replaced(layer, stand_ins, training),
         _calling(layer, training),
         _known_sizes(),
+        _arrays_give_way(),
+        _activations_take_symbols(),
         by_layers(layer),
     ):
         try:
@@ -95,10 +98,25 @@ def run(
         )
     given, inputs = zip(*stand_ins.tensors.values(), strict=True)
     found = Trace(given, inputs, tuple(stand_ins.weights.values()), outputs, bound)
+    _check_functions(found, layer)
     _check_batch(found, layer)
     for node in found.nodes:
         _settle(node, inputs[0])
     return found
+
+
+def _check_functions(found: Trace, layer: keras.layers.Layer) -> None:
+    """Raises TraceError where an operation is given functions: what they read past their arguments is in no graph."""
+    for node in found.nodes:
+        if isinstance(node.operation, keras.layers.Layer):
+            continue
+        held = [*node.arguments._flat_arguments, *vars(node.operation).values()]
+        if any(inspect.isroutine(leaf) or isinstance(leaf, partial) for leaf in held):
+            name = snake_case(type(node.operation).__name__)
+            raise TraceError(
+                f"its call() gives functions to keras.ops.{name}, at {place_in_call(layer, rf'[.]{name}[(]')}, which "
+                f"is in no graph. {IN_ONE_GRAPH}"
+            )
 
 
 def _check_batch(found: Trace, layer: keras.layers.Layer) -> None:
@@ -158,9 +176,13 @@ def _of_one_image(arguments: Any) -> Any:
 
 
 def nodes_in_order(inputs: Any, outputs: Any) -> Iterator[Any]:
-    """The nodes between some tensors and others, producers first, each branch as deep as it goes; no recursion."""
+    """The nodes between some tensors and others, producers first, each branch as deep as it goes; no recursion.
+
+    A node that its own result leads to (keras.ops.cond gives out what a branch gave it) is met once.
+    """
     entry = {id(tensor) for tensor in tree.flatten(inputs)}
     done: set[Any] = set()
+    begun: set[Any] = set()
     for output in tree.flatten(outputs):
         stack = [] if id(output) in entry else [(node_of(output), False)]
         while stack:
@@ -171,6 +193,9 @@ def nodes_in_order(inputs: Any, outputs: Any) -> Iterator[Any]:
                 done.add(node)
                 yield node
                 continue
+            if node in begun:
+                continue
+            begun.add(node)
             stack.append((node, True))
             parents = [node_of(t) for t in node.arguments.keras_tensors if id(t) not in entry]
             stack.extend((parent, False) for parent in reversed(parents))
@@ -376,6 +401,37 @@ def _known_sizes() -> Iterator[None]:
         yield
     finally:
         keras.layers.EinsumDense.compute_output_shape = stock
+
+
+@contextmanager
+def _arrays_give_way() -> Iterator[None]:
+    """``np.sqrt(2) * x`` as ``x * np.sqrt(2)``, as with a tensor of values: NumPy leaves it to the tensor."""
+    keras.KerasTensor.__array_ufunc__ = None
+    try:
+        yield
+    finally:
+        del keras.KerasTensor.__array_ufunc__
+
+
+@contextmanager
+def _activations_take_symbols() -> Iterator[None]:
+    """Some of keras.activations make a tensor of values first, which a symbol never is; mish has no operation."""
+    own = keras.activations.mish.__globals__
+    backend, mish = own["backend"], own["Mish"]
+    to_tensor, of_values = backend.convert_to_tensor, mish.static_call
+
+    def convert(x: Any, *args: Any, **kwargs: Any) -> Any:
+        return x if isinstance(x, keras.KerasTensor) else to_tensor(x, *args, **kwargs)
+
+    def of_any(x: Any) -> Any:
+        symbolic = isinstance(x, keras.KerasTensor)
+        return keras.layers.Activation("mish", dtype=x.dtype, name="mish")(x) if symbolic else of_values(x)
+
+    backend.convert_to_tensor, mish.static_call = convert, staticmethod(of_any)
+    try:
+        yield
+    finally:
+        backend.convert_to_tensor, mish.static_call = to_tensor, staticmethod(of_values)
 
 
 def is_auto_named(operation: Any) -> bool:

@@ -32,15 +32,17 @@ def explain(layer: Any, error: Exception) -> TraceError:
     return TraceError(f"its call() stopped on symbolic tensors{where} ({what}). {advice}")
 
 
-def place_in_call(layer: Any, pattern: str) -> str:
-    """The first line of a layer's ``call`` that matches, else its first, as ``file:line: `source` ``."""
+def place_in_call(layer: Any, *patterns: str) -> str:
+    """The first line of a layer's ``call`` that matches the first pattern that any line does, else its first line, as
+    ``file:line: `source` ``."""
     function = inspect.unwrap(getattr(layer, "function", None) or type(layer).call)
     try:
         lines, first = inspect.getsourcelines(function)
         file = inspect.getsourcefile(function)
     except (OSError, TypeError):
         return "call()"
-    offset = next((number for number, line in enumerate(lines[1:], 1) if re.search(pattern, line)), 0)
+    found = (n for pattern in patterns for n, line in enumerate(lines[1:], 1) if re.search(pattern, line))
+    offset = next(found, 0)
     return f"{file}:{first + offset}: `{lines[offset].strip()}`"
 
 
@@ -63,6 +65,11 @@ def _is_installed(filename: str) -> bool:
 
 
 _OTHERWISE = "A call() must be made of Keras layers and keras.ops, on tensors whose values are not known yet."
+# What to do about branches and loops on values.
+IN_ONE_GRAPH = (
+    "Choose by keras.ops.where(condition, a, b), loop by Python's for over a number that is known, or put the branch "
+    "or the loop (keras.ops.cond, keras.ops.while_loop) into a small layer of yours, which is kept whole."
+)
 _FOREIGN = (
     "Functions of TensorFlow and NumPy cannot take a symbolic Keras tensor: use the function of that name in "
     "keras.ops (tf.nn.relu -> keras.ops.relu, tf.reduce_mean -> keras.ops.mean, np.concatenate -> "
@@ -93,14 +100,17 @@ _ADVICE = (
         "There are no values yet: leave .numpy() out and go on with keras.ops on the tensor itself.",
     ),
     (
+        r"cannot convert it to an? (float|int)",
+        f"There are no values yet for Python's float() and int(): compute with keras.ops on the tensor. {IN_ONE_GRAPH}",
+    ),
+    (
         r"\bbool\b.*(KerasTensor|symbolic)|(KerasTensor|symbolic).*\b(bool|boolean|truth)\b|^\s*(if|while|elif|assert)\b",
-        "Python's if and while need values: choose by keras.ops.where(condition, a, b) or keras.ops.cond, "
-        "and loop by keras.ops.while_loop.",
+        f"Python's if and while need values. {IN_ONE_GRAPH}",
     ),
     (
         r"for .* in range\(|'NoneType' object cannot be interpreted|Iterating over a symbolic",
         "The size is None until there is data: give keras.Input (or build) a fixed size, or replace the loop by "
-        "keras.ops on the whole axis (keras.ops.scan, keras.ops.vectorized_map).",
+        "keras.ops on the whole axis.",
     ),
     (r"\b(tf|tensorflow)\.|TensorFlow|\bnp\.|numpy\.|\btorch\.|\bjnp\.|__array__", _FOREIGN),
     (

@@ -223,7 +223,7 @@ class _Viewer:
                     f"{scope.prefix}{call.name}: a variable of this layer is used in different ways by different calls "
                     "of it. Use it in one way, or make two layers."
                 )
-        base = self.found.layer_name(call.source.key, f"{scope.prefix}{call.name}")
+        base = self.found.layer_name(call.source.key, scope.named(call.name))
         whole = Op(base, base, call.kind, tuple(inputs), (base,), call.source, call.args)
         return self.found.append(whole, call.results)
 
