@@ -14,7 +14,7 @@ _UNARY = "no device here has an integer table for it"
 
 CAUSES: Mapping[str, str] = {
     **dict.fromkeys("lstm gru simple_rnn rnn bidirectional conv_lstm1d conv_lstm2d conv_lstm3d".split(), _STEPS),
-    "time_distributed": "the layer that it repeats is called once a step",
+    "time_distributed": "its number of steps is open: give the Input a fixed one",
     **dict.fromkeys(
         "layer_normalization rms_normalization group_normalization unit_normalization normalize layer_norm".split(),
         _OWN_DIVISOR,

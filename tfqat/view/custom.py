@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import keras
 
 from tfqat.errors import TfqatError
+from tfqat.view.time_distributed import is_repeated
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -108,7 +109,9 @@ def is_composite(operation: Any) -> bool:
     """Whether the operation is a layer to look inside of."""
     if not isinstance(operation, keras.layers.Layer):
         return False
-    if type(operation) in _STOCK_COMPOSITES or is_helper(operation) or is_registered(operation):
+    if type(operation) in _STOCK_COMPOSITES or is_repeated(operation) or is_helper(operation):
+        return True
+    if is_registered(operation):
         return True
     if is_own(stock_class(operation)):
         return stock_class(operation) in _STOCK_COMPOSITES

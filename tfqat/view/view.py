@@ -22,6 +22,7 @@ from tfqat.view.op_list import OpList
 from tfqat.view.own_activation import as_layer, kept_as_one, own_activation, regularized, without_activation
 from tfqat.view.proof import check_variables, trace
 from tfqat.view.scope import Scope
+from tfqat.view.time_distributed import at_once
 from tfqat.view.trace import Trace, is_batched, local_names, node_of, nodes_in_order
 from tfqat.view.trace_error import TraceError
 from tfqat.view.weighted import Weighted, weighted_calls
@@ -140,7 +141,7 @@ class _Viewer:
 
     def _look_inside(self, node: Any, names: Names, scope: Scope) -> list[str] | str:
         """Appends what a composite layer is made of; or why that cannot be seen."""
-        layer = node.operation
+        layer = at_once(node.operation)
         args, kwargs = self._carried(arguments_of(node), names, scope)
         try:
             found = trace(layer, args, kwargs, needs_proof(layer))
