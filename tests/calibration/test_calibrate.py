@@ -162,3 +162,13 @@ def test_values_that_hardly_differ_are_calibrated():
     histogram.add(np.float32([0.4999957, 0.5000044]))
     assert histogram.counts.sum() == 4
     assert (histogram.low, histogram.high) == (np.float32(0.4999957), np.float32(1.0000001))
+
+
+def test_a_nest_of_inputs_goes_by_its_names(fresh_names):
+    b, a, c = (keras.Input((4,), name=name) for name in "bac")
+    hidden = keras.layers.Dense(4, name="hidden")(keras.layers.Concatenate(name="all")([a, b, c]))
+    model = keras.Model({"z": [b, a], "q": {"c": c}}, keras.layers.Dense(2)(keras.layers.ReLU()(hidden)))
+    qat, one = tfqat.prepare(model), np.ones((2, 4), "float32")
+    tfqat.calibrate(qat, [{"q": {"c": one}, "unread": one, "z": [2 * one, 3 * one]}], method="minmax")
+    highest = {layer.name: float(np.max(layer.extent)) for layer in range_layers(qat)}
+    assert [round(highest[f"{name}>quantizer"], 4) for name in "bac"] == [2, 3, 1]

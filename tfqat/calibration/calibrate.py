@@ -109,16 +109,16 @@ def _look(graph: Graph, inputs: Any, histograms: dict[str, Histogram]) -> None:
 
 def _by_name(graph: Graph, inputs: Any) -> dict[str, Any]:
     """Input tensor name -> value; a dictionary goes by name, all else by order."""
-    if isinstance(inputs, dict) and isinstance(graph.input_structure, dict):
-        ordered = [(graph.inputs[ref.index], inputs[key]) for key, ref in graph.input_structure.items()]
-    else:
-        values = keras.tree.flatten(inputs)
-        if len(values) != len(graph.inputs):
-            raise TfqatError(
-                f"Calibration: the model has {len(graph.inputs)} inputs {list(graph.inputs)}, a batch has "
-                f"{len(values)}; give batches as model.fit takes them, or one array."
-            )
-        ordered = list(zip(graph.inputs, values, strict=True))
+    refs, values = graph.input_structure, inputs
+    if isinstance(inputs, dict) and isinstance(refs, dict) and refs.keys() <= inputs.keys():
+        values = {key: inputs[key] for key in refs}
+    refs, values = keras.tree.flatten(refs), keras.tree.flatten(values)
+    if len(values) != len(refs):
+        raise TfqatError(
+            f"Calibration: the model has {len(refs)} inputs {list(graph.inputs)}, a batch has "
+            f"{len(values)}; give batches as model.fit takes them, or one array."
+        )
+    ordered = [(graph.inputs[ref.index], value) for ref, value in zip(refs, values, strict=True)]
     return {name: keras.ops.convert_to_tensor(value, dtype=graph.dtypes[name]) for name, value in ordered}
 
 
