@@ -14,6 +14,7 @@ from tfqat.calibration.methods import METHODS
 from tfqat.calibration.report import CalibratedRange, CalibrationReport
 from tfqat.core.scheme import SCALE_FLOOR
 from tfqat.errors import TfqatError
+from tfqat.graph.feed import by_input
 from tfqat.graph.graph import Graph, bypass
 from tfqat.graph.run import run
 from tfqat.rewrite.absorbed import release
@@ -85,7 +86,8 @@ def inputs_of(dataset: Iterable[Any]) -> Iterator[Any]:
 
 def _look(graph: Graph, inputs: Any, histograms: dict[str, Histogram]) -> None:
     """Adds one batch to the histograms; tensors are dropped as soon as nobody needs them."""
-    values = _by_name(graph, inputs)
+    fed = by_input(graph, inputs)
+    values = {name: keras.ops.convert_to_tensor(value, dtype=graph.dtypes[name]) for name, value in fed.items()}
 
     def note(tensor: str, value: Any) -> None:
         if tensor in histograms:
@@ -105,21 +107,6 @@ def _look(graph: Graph, inputs: Any, histograms: dict[str, Histogram]) -> None:
         return outputs
 
     run(graph, values, visit, keep=())
-
-
-def _by_name(graph: Graph, inputs: Any) -> dict[str, Any]:
-    """Input tensor name -> value; a dictionary goes by name, all else by order."""
-    refs, values = graph.input_structure, inputs
-    if isinstance(inputs, dict) and isinstance(refs, dict) and refs.keys() <= inputs.keys():
-        values = {key: inputs[key] for key in refs}
-    refs, values = keras.tree.flatten(refs), keras.tree.flatten(values)
-    if len(values) != len(refs):
-        raise TfqatError(
-            f"Calibration: the model has {len(refs)} inputs {list(graph.inputs)}, a batch has "
-            f"{len(values)}; give batches as model.fit takes them, or one array."
-        )
-    ordered = [(graph.inputs[ref.index], value) for ref, value in zip(refs, values, strict=True)]
-    return {name: keras.ops.convert_to_tensor(value, dtype=graph.dtypes[name]) for name, value in ordered}
 
 
 def _set(layer: RangeEstimator, tensor: str, histogram: Histogram, method: str, percentile: float) -> CalibratedRange:

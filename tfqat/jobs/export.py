@@ -27,6 +27,7 @@ from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.split import split
 from tfqat.targets import load_target
+from tfqat.view.view import view
 
 EXPORT_FOLDER, CACHE_FILE = "export", "model.cache"
 
@@ -86,7 +87,9 @@ def export(
         c_array,
     )
     modules = _modules(formats, target, options)
-    fill = calibration if calibration is None or callable(calibration) else filling(calibration)
+    fill: Any = calibration
+    if calibration is not None and not callable(calibration):
+        fill = filling(calibration, graph=view(final))
     float_model, learnt = split(final)
     del final
     gc.collect()  # Keras models hold themselves in cycles: a copy of all weights would stay while files are made

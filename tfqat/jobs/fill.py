@@ -16,18 +16,28 @@ from tfqat.core.encoding import Encoding, Encodings, encoding_of_range
 from tfqat.errors import TfqatError
 from tfqat.exporters.exportable import Fill
 from tfqat.exporters.onnx_masks import masks_of
+from tfqat.graph.feed import by_input
+from tfqat.graph.graph import Graph
 from tfqat.verification.runner import Runner
 
 # All tensors of the images of one run are in memory at once: 90 MB an image for ResNet50.
 _IMAGES = 1
 
 
-def filling(dataset: Iterable[Any], method: str = "mse", batches: int = 8, percentile: float = 99.99) -> Fill:
+def filling(
+    dataset: Iterable[Any],
+    method: str = "mse",
+    batches: int = 8,
+    percentile: float = 99.99,
+    graph: Graph | None = None,
+) -> Fill:
     """The Fill that runs a Q/DQ ONNX on ``dataset`` and calibrates each tensor that has no Encoding.
 
     Args:
         dataset: as ``calibrate`` takes it.
         method, batches, percentile: as ``calibrate`` takes them.
+        graph: the model, by whose inputs nests and mappings are read; None where batches are arrays, or have the names
+            of the file's inputs.
 
     Raises:
         TfqatError: an unknown method.
@@ -36,7 +46,10 @@ def filling(dataset: Iterable[Any], method: str = "mse", batches: int = 8, perce
 
     def fill(model: onnx.ModelProto, told: Encodings) -> Mapping[str, Encoding]:
         scheme = next(iter(told.activations.values())).scheme
-        histograms = _histograms(model, told, islice(inputs_of(dataset), batches))
+        given: Iterator[Any] = islice(inputs_of(dataset), batches)
+        if graph is not None:
+            given = (list(by_input(graph, inputs).values()) for inputs in given)
+        histograms = _histograms(model, told, given)
         ranges = {name: METHODS[method](histogram, scheme, percentile) for name, histogram in histograms.items()}
         return {
             name: encoding_of_range(scheme, min(low, 0.0), max(high, 0.0), "calibrated")

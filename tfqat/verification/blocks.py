@@ -143,7 +143,7 @@ def _layouts(
     # One image is enough, but for a batch of fixed size, and tensors in which all images lie side by side.
     images = len(next(iter(inputs.values())))
     fixed = any(shape and shape[0] for shape in runner.input_shapes)
-    count = images if fixed or any(len(value) != images for value in expected.values()) else 1
+    count = images if fixed or any(value.shape[:1] != (images,) for value in expected.values()) else 1
     first = {name: value[:count] for name, value in inputs.items()}
     found = runner.run(first, [cut.quantized for cut in cuts])
     orders = {}

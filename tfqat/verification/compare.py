@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from tfqat.errors import TfqatError
+from tfqat.graph.feed import by_input
 from tfqat.graph.graph import Graph
 from tfqat.verification.files import Files, disagreements
 from tfqat.verification.keras_values import KerasValues, centered_error, noise_error, values_of
 from tfqat.verification.report import NOISE, NOISE_SEEDS, Report, Row, top1
-from tfqat.verification.runner import named_inputs
 from tfqat.verification.stages import Opened, stages_of
 from tfqat.view.view import view
 
@@ -85,7 +85,7 @@ def batches_of(dataset: Any | None, graph: Graph) -> Iterator[Batch]:
     for batch in dataset:
         empty = False
         inputs, labels = _parted(batch, len(graph.inputs))
-        yield _typed(named_inputs(inputs, graph.inputs), graph), None if labels is None else np.asarray(labels)
+        yield _typed(by_input(graph, inputs), graph), None if labels is None else np.asarray(labels)
     if empty:
         raise TfqatError("The data set to verify on has no batch; give one with at least one.")
 

@@ -71,7 +71,7 @@ def named_inputs(batch: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     if isinstance(batch, Mapping) and set(batch) == set(names):
         return {name: np.asarray(batch[name]) for name in names}
     if isinstance(batch, Mapping):
-        batch = list(batch.values())
+        raise RunError(f"The model has the inputs {list(names)}, received {sorted(map(str, batch))}.")
     values = list(batch) if isinstance(batch, list | tuple) else [batch]
     if len(values) != len(names):
         raise RunError(f"The model has {len(names)} inputs {list(names)}, received {len(values)}.")
