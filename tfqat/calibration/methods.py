@@ -63,7 +63,8 @@ def entropy(histogram: Histogram, scheme: Scheme, percentile: float) -> Range:
     counts[zero] = min(counts[zero], counts[zero + 1] if zero + 1 < DIVERGENCE_BINS else counts[zero - 1])
     levels = scheme.qmax + 1 if scheme.symmetric else scheme.qmax - scheme.qmin + 1
     shares = np.arange(min(levels, DIVERGENCE_BINS), DIVERGENCE_BINS + 1, STRIDE) / DIVERGENCE_BINS
-    divergences = [_divergence(counts, *np.searchsorted(edges, (-b, b)), levels) for b in shares * furthest]
+    sides = (np.searchsorted(edges, (-bound, bound)) for bound in shares * furthest)
+    divergences = [_divergence(counts, int(first), int(last), levels) for first, last in sides]
     bound = float(shares[int(np.argmin(divergences))] * furthest)
     return max(histogram.low, -bound), min(histogram.high, bound)
 
