@@ -172,3 +172,40 @@ def test_a_nest_of_inputs_goes_by_its_names(fresh_names):
     tfqat.calibrate(qat, [{"q": {"c": one}, "unread": one, "z": [2 * one, 3 * one]}], method="minmax")
     highest = {layer.name: float(np.max(layer.extent)) for layer in range_layers(qat)}
     assert [round(highest[f"{name}>quantizer"], 4) for name in "bac"] == [2, 3, 1]
+
+
+def divergence_written_out(values, bound, levels):
+    """Of |values| clipped at a bound from what ``levels`` integers keep, as TensorRT's calibrator has it."""
+    edges = np.linspace(0.0, np.abs(values).max(), 2049)
+    counts = np.histogram(np.abs(values), edges)[0].astype(float)
+    counts[0] = min(counts[0], counts[1])
+    used = int(np.searchsorted(edges, bound - 1e-9))
+    wanted, kept = counts[:used].copy(), np.zeros(used)
+    wanted[-1] += counts[used:].sum()
+    for level in range(levels):
+        first, last = -(-level * used // levels), -(-(level + 1) * used // levels)
+        inside = counts[first:last]
+        kept[first:last] = np.where(inside > 0, inside.sum() / max((inside > 0).sum(), 1), 0.0)
+    wanted, kept = wanted / wanted.sum(), kept / kept.sum()
+    return sum(p * np.log(p / max(q, 1e-12)) for p, q in zip(wanted, kept, strict=True) if p > 0)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("shape", ["normal", "relu", "outlier"])
+def test_entropy_is_the_least_divergence_of_a_search_written_out(shape, bits):
+    values = np.random.default_rng(0).laplace(size=300_000).astype("float32")
+    values = {"normal": values, "relu": np.maximum(values, 0), "outlier": np.append(values, 60.0)}[shape]
+    # The search goes in steps of 8 bins of 2048; one level a bin leaves nothing to lose, so that it begins there.
+    levels = 2 ** (bits - 1)
+    bound = max(map(abs, METHODS["entropy"](histogram_of(values), Scheme(bits=bits), 99.0)))
+    found = divergence_written_out(values, bound, levels)
+    furthest = float(np.abs(values).max())
+    others = [divergence_written_out(values, furthest * share, levels) for share in np.linspace(0.1, 1.0, 91)]
+    assert found <= min(others) + 0.02
+
+
+def test_entropy_cuts_an_outlier_off_and_not_what_a_relu_leaves():
+    values = np.random.default_rng(0).normal(size=50_000).astype("float32")
+    for scheme in (Scheme(), Scheme(signed=False, symmetric=False)):
+        assert METHODS["entropy"](histogram_of(np.append(values, 40.0)), scheme, 99.0)[1] < 7.0
+        assert METHODS["entropy"](histogram_of(np.maximum(values, 0)), scheme, 99.0)[1] > 3.0

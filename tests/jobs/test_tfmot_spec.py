@@ -61,7 +61,7 @@ def test_a_tfmot_checkpoint_is_imported_measured_and_exported(make_spec, capsys)
     assert "relu -> relu6" not in placement  # TFMOT's ranges were learned with the activations as they are
     export_spec(spec)
     assert verify_spec(spec).passed
-    assert all(layer.held for layer in kernel_layers(quantized_model(spec)))
+    assert all(layer.scale_by == "held" for layer in kernel_layers(quantized_model(spec)))
 
 
 def test_it_trains_on(make_spec):
@@ -69,7 +69,7 @@ def test_it_trains_on(make_spec):
     train(spec)
     lines = (Path(spec.results_dir) / "metrics.csv").read_text().splitlines()
     assert len(lines) == 3
-    assert all(layer.held for layer in kernel_layers(quantized_model(spec)))
+    assert all(layer.scale_by == "held" for layer in kernel_layers(quantized_model(spec)))
 
 
 def test_a_float_phase_is_refused(make_spec):

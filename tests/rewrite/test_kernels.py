@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from tfqat.core.encoding import Encoding, encoding_of_values
+from tfqat.core.encoding import Encoding, encoding_of_least_error, encoding_of_values
 from tfqat.core.scheme import Scheme
 from tfqat.graph.kinds import KERNEL_AXES
 from tfqat.rewrite.kernels import QUANTIZED_LAYERS, QuantDense
@@ -119,7 +119,7 @@ def test_mixed_precision_computes_in_its_own_type():
 
 def test_a_held_scale_clips_and_stays(case):
     layer, twin, scheme, x = case
-    held = type(layer).from_config({**layer.get_config(), "held": True})
+    held = type(layer).from_config({**layer.get_config(), "scale_by": "held"})
     held.build(x.shape)
     kernel = np.array(layer.weights[0])
     scale = encoding_of_values(scheme, kernel).scale * np.float32(0.5)
@@ -134,7 +134,7 @@ def test_a_held_scale_clips_and_stays(case):
 
 
 def test_a_held_scale_passes_the_gradient_of_weights_that_it_does_not_clip():
-    layer = QuantDense(3, weight_scheme=Scheme(narrow=True, axis=(-1,)), held=True)
+    layer = QuantDense(3, weight_scheme=Scheme(narrow=True, axis=(-1,)), scale_by="held")
     layer.build((None, 2))
     layer.weights[0].assign(np.array([[0.1, 0.5, 2.0], [0.2, 3.0, 0.3]]))
     layer.hold_scale(np.float32(1 / 127))
@@ -142,3 +142,66 @@ def test_a_held_scale_passes_the_gradient_of_weights_that_it_does_not_clip():
         total = tf.reduce_sum(layer(tf.ones((1, 2))))
     gradient = tape.gradient(total, layer.weights[0].value)
     assert np.array_equal(gradient, [[1, 1, 0], [1, 0, 1]])
+
+
+LEARNED = Scheme(bits=4, narrow=True, axis=(-1,))
+
+
+def learning(kernel, scale):
+    layer = QuantDense(kernel.shape[1], weight_scheme=LEARNED, scale_by="learned", use_bias=False)
+    layer.build((None, kernel.shape[0]))
+    layer.set_weights([kernel, scale, np.zeros_like(scale)])
+    return layer
+
+
+def test_a_learned_scale_gets_the_gradient_of_lsq():
+    generator = np.random.default_rng(0)
+    kernel, weights = generator.normal(size=(2, 6, 3)).astype("float32")
+    scale = np.array([0.1, 0.2, 0.5], "float32")
+    layer = learning(kernel, scale)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(tf.eye(6)) * weights)
+    by_kernel, by_scale = tape.gradient(loss, [v.value for v in layer.trainable_weights])
+    ratio = kernel / scale
+    inside = np.abs(ratio) < 7
+    closed = np.where(inside, np.rint(ratio) - ratio, np.sign(ratio) * 7)
+    np.testing.assert_allclose(by_scale, (closed * weights).sum(axis=0) / np.sqrt(6 * 7), rtol=1e-4)
+    np.testing.assert_allclose(by_kernel, np.where(inside, weights, 0), rtol=1e-6)
+    assert not inside.all()
+
+
+def test_the_gradient_of_a_learned_scale_is_the_slope_of_its_surrogate():
+    """The surrogate: what rounding added stays as it was, and all else follows the scale."""
+    generator = np.random.default_rng(1)
+    kernel, weights = generator.normal(size=(2, 5, 3))
+    scale = np.array([0.11, 0.23, 0.5])
+    added = np.rint(np.clip(kernel / scale, -7, 7)) - np.clip(kernel / scale, -7, 7)
+    surrogate = lambda s: ((np.clip(kernel / s, -7, 7) + added) * s * weights).sum(axis=0)  # noqa: E731
+    slope = (surrogate(scale + 1e-6) - surrogate(scale - 1e-6)) / 2e-6
+    layer = learning(kernel.astype("float32"), scale.astype("float32"))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(tf.eye(5)) * weights.astype("float32"))
+    received = tape.gradient(loss, layer.kernel_scale.value)
+    np.testing.assert_allclose(received, slope / np.sqrt(5 * 7), rtol=1e-3, atol=1e-5)
+
+
+def test_a_frozen_scale_stays_whatever_the_optimizer_does():
+    layer = learning(np.ones((2, 2), "float32"), np.array([0.1, 0.2], "float32"))
+    layer.freeze_scale()
+    layer.kernel_scale.assign([9.0, 9.0])
+    np.testing.assert_array_equal(layer.kernel_encoding().scale, np.array([0.1, 0.2], "float32"))
+    np.testing.assert_allclose(layer(np.eye(2, dtype="float32")), [[0.7, 1.0], [0.7, 1.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_the_encoding_of_least_error_is_not_worse_than_any_of_a_fine_search(bits):
+    scheme = Scheme(bits=bits, narrow=True, axis=(-1,))
+    values = np.random.default_rng(0).normal(size=(500, 3)).astype("float32") * np.array([1.0, 3.0, 0.01], "float32")
+    chosen = encoding_of_least_error(scheme, values)
+    widest = encoding_of_values(scheme, values)
+    error = lambda encoding: np.square(encoding.fake_quantize(values) - values).sum(axis=0)  # noqa: E731
+    searched = [
+        error(Encoding(scheme, widest.scale * np.float32(share), widest.zero_point))
+        for share in np.linspace(0.1, 1, 300)
+    ]
+    assert (error(chosen) <= np.min(searched, axis=0) * (1.06 if bits < 8 else 1.2)).all()

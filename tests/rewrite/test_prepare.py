@@ -251,6 +251,21 @@ def test_tied_ranges_survive_saving(zoo, tmp_path):
     assert tied[0].encoding() == tied[1].encoding()
 
 
+def test_learned_scales_of_kernels_train_and_are_what_every_form_rounds_by(zoo, tmp_path):
+    model = zoo.conv_net()
+    qat, x = tfqat.prepare(model, ranges="learned"), zoo.data(model, 16)
+    tfqat.calibrate(qat, [x])
+    before = [np.array(layer.kernel_scale) for layer in kernel_layers(qat)]
+    qat.compile("adam", "mse")
+    qat.fit(x, np.ones((16, *qat.output_shape[1:])), epochs=2, verbose=0)
+    for layer, scale in zip(kernel_layers(qat), before, strict=True):
+        assert not np.array_equal(layer.kernel_scale, scale)
+        np.testing.assert_array_equal(layer.kernel_encoding().scale, layer.kernel_scale)
+    qat.save(tmp_path / "qat.keras")
+    np.testing.assert_array_equal(tfqat.load_model(tmp_path / "qat.keras")(x), qat(x))
+    np.testing.assert_allclose(tfqat.finalize(qat)(x), qat(x), rtol=1e-4, atol=1e-4)
+
+
 def test_learned_ranges_freeze_whatever_the_optimizer_does(zoo):
     model = zoo.residual()
     qat, x = tfqat.prepare(model, ranges="learned"), zoo.data(model, 16)

@@ -36,7 +36,8 @@ def calibrate(
         model: one that ``prepare`` returned; its ranges are set in place.
         dataset: batches as ``model.fit`` takes them (``x``, ``(x, y)`` or ``(x, y, weights)``), or one array, or
             ``(x, y)`` of arrays, which is taken in batches of 32.
-        method: ``minmax``, ``percentile`` or ``mse`` (the least squared error over a search of ranges, per tensor).
+        method: ``minmax``, ``percentile``, ``mse`` (the least squared error over a search of ranges, per tensor) or
+            ``entropy`` (TensorRT's: the least divergence of the rounded values).
         batches: how many are looked at, at most.
         percentile: of the ``percentile`` method, above 0 and at most 100.
 

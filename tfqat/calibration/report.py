@@ -22,7 +22,7 @@ class CalibrationReport:
     """What calibration found.
 
     Attributes:
-        method: minmax, percentile or mse.
+        method: minmax, percentile, mse or entropy.
         batches: how many were seen.
         ranges: one a tensor, in order.
         no_data: tensors whose Quantizer saw no data, and so has no range yet.

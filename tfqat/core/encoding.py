@@ -80,6 +80,26 @@ def encoding_of_values(scheme: Scheme, values: np.ndarray, origin: str = "learne
     return Encoding(scheme, *scale_and_zero_point(scheme, low, high), origin)
 
 
+def encoding_of_least_error(scheme: Scheme, values: np.ndarray, origin: str = "learned") -> Encoding:
+    """The Encoding with the least squared error, of the one that just holds ``values`` and shares of its scales.
+
+    Each channel has its own share; symmetric schemes only. Of 7 bits and more nothing is worth being cut off.
+    """
+    widest = encoding_of_values(scheme, values, origin)
+    if scheme.bits >= 7:
+        return widest
+    matrix = to_channels(np.asarray(values, np.float32), scheme.axis)
+    best = np.broadcast_to(widest.scale, matrix.shape[1:]).copy()
+    least = np.full(matrix.shape[1], np.inf, np.float32)
+    for share in np.linspace(1.0, 0.2, 41, dtype=np.float32):
+        scale = np.maximum(widest.scale * share, SCALE_FLOOR)
+        integers = np.clip(np.rint(matrix / scale), scheme.qmin, scheme.qmax)
+        error = np.square(integers * scale - matrix).sum(axis=0)
+        best = np.where(error < least, scale, best)
+        least = np.minimum(error, least)
+    return replace(widest, scale=best if scheme.per_channel else best[0])
+
+
 def encoding_of_slopes(slopes: np.ndarray, origin: str = "learned") -> Encoding:
     """The Encoding that just holds the slopes of a PReLU: symmetric, one scale for all.
 

@@ -5,12 +5,13 @@ Kernels:      q(x) = s * round(x / s),  s = max|x| / qmax per channel,  dq/dx = 
               held scale: q(x) = s * clip(round(x / s), qmin, qmax),  dq/dx = 0 where it clips
 Activations:  q(x) = s * clip(round(x / s), qmin, qmax),  dq/dx = 1 inside the range and 0 outside
               (arXiv:1308.3432 for the straight-through estimator, arXiv:1712.05877 for its use here)
-Learned:      the same q(x), and dq/ds = round(x / s) - x / s inside, qmin or qmax outside, divided by sqrt(n * qmax)
-              (LSQ, arXiv:1902.08153, sections 2.1 and 2.2)
+Learned:      the same q(x), and dq/ds = round(x / s) - x / s inside, qmin or qmax outside, divided by sqrt(n * qmax),
+              n being the elements that share s (LSQ, arXiv:1902.08153, sections 2.1 and 2.2); kernels likewise
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -48,10 +49,22 @@ def fake_quantize_kernel(kernel: Any, scheme: Scheme) -> Any:
     return rounded(kernel)
 
 
-def fake_quantize_held(kernel: Any, scale: Any, scheme: Scheme) -> Any:
-    """The kernel on the grid of a given scale (shaped to multiply it); clipped weights get no gradient."""
-    clipped = ops.clip(kernel / scale, float(scheme.qmin), float(scheme.qmax))
+def fake_quantize_held(values: Any, scale: Any, scheme: Scheme) -> Any:
+    """The values on the grid of a given scale (shaped to multiply them); clipped ones get no gradient."""
+    clipped = ops.clip(values / scale, float(scheme.qmin), float(scheme.qmax))
     return (clipped + ops.stop_gradient(ops.round(clipped) - clipped)) * scale
+
+
+def fake_quantize_kernel_learned(kernel: Any, scale: Any, scheme: Scheme) -> Any:
+    """``fake_quantize_held`` whose scale (shaped to multiply the kernel) gets LSQ's gradient."""
+    shared = math.prod(kernel.shape) / math.prod(scale.shape)
+    return fake_quantize_held(kernel, _damped(ops.maximum(scale, FLOOR), shared * scheme.qmax), scheme)
+
+
+def _damped(scale: Any, factor: Any) -> Any:
+    """The scale, with its gradient divided by the root of ``factor``."""
+    damping = ops.rsqrt(ops.cast(factor, "float32"))
+    return scale * damping + ops.stop_gradient(scale * (1.0 - damping))
 
 
 def _asymmetric_kernel(kernel: Any, scheme: Scheme) -> tuple[Any, Any]:
@@ -123,10 +136,7 @@ def fake_quantize_learned(inputs: Any, extent: Any, scheme: Scheme) -> Any:
     """``fake_quantize`` whose extent gets LSQ's gradient; symmetric schemes only."""
     scale = ops.maximum(extent[0] / float(scheme.qmax), FLOOR)
     size = ops.cast(ops.size(inputs), "float32")
-    damping = ops.rsqrt(size * float(scheme.qmax))
-    scale = scale * damping + ops.stop_gradient(scale * (1.0 - damping))
-    clipped = ops.clip(inputs / scale, float(scheme.qmin), float(scheme.qmax))
-    return (clipped + ops.stop_gradient(ops.round(clipped) - clipped)) * scale
+    return fake_quantize_held(inputs, _damped(scale, size * float(scheme.qmax)), scheme)
 
 
 def extent_of(inputs: Any, scheme: Scheme, nonnegative: bool) -> Any:

@@ -9,7 +9,7 @@ from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
 
 
 def freeze(model: keras.Model) -> None:
-    """Stops the ranges and the BatchNorm statistics of a prepared model where they are, in any training loop.
+    """Stops ranges, learned kernel scales and BatchNorm statistics of a prepared model where they are, in any loop.
 
     Raises:
         TfqatError: the model has no Quantizers.
@@ -19,5 +19,7 @@ def freeze(model: keras.Model) -> None:
         raise TfqatError(f"Model {model.name!r} has no Quantizers to freeze; give the one that tfqat.prepare returned.")
     for estimator in ranges:
         estimator.freeze()
+    for layer in kernel_layers(model):
+        layer.freeze_scale()
     for norm in batch_norm_layers(model):
         norm.freeze()

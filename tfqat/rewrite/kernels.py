@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from tfqat.core.encoding import Encoding, encoding_of_values
-from tfqat.core.scheme import Scheme, broadcast, to_channels
-from tfqat.rewrite.fake_quant import fake_quantize_held, fake_quantize_kernel
+from tfqat.core.scheme import SCALE_FLOOR, Scheme, broadcast, to_channels
+from tfqat.rewrite.fake_quant import fake_quantize_held, fake_quantize_kernel, fake_quantize_kernel_learned
 from tfqat.rewrite.jit import jit_pays
 
 if TYPE_CHECKING:
@@ -25,13 +25,18 @@ else:
     _Layer = object
 
 
+# Where a kernel's scale comes from: the largest weight, from outside, or by gradient.
+SCALES = ("max", "held", "learned")
+
+
 class QuantizedKernel(_Layer):
     """Mixin: ``kernel`` is ``s * round(kernel / s)``, ``s = max|kernel| / qmax`` per channel, while ``call`` runs.
 
     Outside of ``call``, ``kernel`` is the float variable, so saving and optimizing never see rounded weights. A
     finalized layer (``finalized=True``) holds ``s * q`` as its kernel and ``s`` as ``kernel_scale``, shape
     ``(channels,)`` or ``()``, and rounds no more; an asymmetric one has a ``kernel_zero_point`` as well. With
-    ``held=True`` the scale is ``kernel_scale`` from the start, set from outside, and weights beyond it are clipped.
+    ``scale_by="held"`` the scale is ``kernel_scale`` from the start, set from outside, and weights beyond it are
+    clipped; with ``scale_by="learned"`` it is trained as well, by LSQ's gradient, until it is frozen.
     """
 
     def __init__(
@@ -39,28 +44,32 @@ class QuantizedKernel(_Layer):
         *args: Any,
         weight_scheme: Scheme | dict[str, Any],
         finalized: bool = False,
-        held: bool = False,
+        scale_by: str = "max",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         given = weight_scheme
         self.weight_scheme = given if isinstance(given, Scheme) else Scheme(**{**given, "axis": tuple(given["axis"])})
-        self.finalized, self.held = finalized, held
+        self.finalized, self.scale_by = finalized, scale_by
         self.supports_jit = jit_pays()
         self._quantizing = False
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
-        if self.finalized or self.held:
-            self.kernel_scale = self._state("kernel_scale", "ones")
+        if self.finalized or self.scale_by != "max":
+            learns = self.scale_by == "learned" and not self.finalized
+            self.kernel_scale = self._state("kernel_scale", "ones", learns)
+            if learns:
+                # Apart from the scale, which an optimizer that knows it may go on moving by momentum.
+                self.frozen_scale = self._state("frozen_scale", "zeros")
             if not self.weight_scheme.symmetric:
                 self.kernel_zero_point = self._state("kernel_zero_point", "zeros")
 
-    def _state(self, name: str, initializer: str) -> Any:
+    def _state(self, name: str, initializer: str, trainable: bool = False) -> Any:
         scheme = self.weight_scheme
         channels = to_channels(np.empty(self._kernel.shape, np.bool_), scheme.axis).shape[1]
         shape = (channels,) if scheme.per_channel else ()
-        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=False, dtype="float32")
+        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, dtype="float32")
 
     @property
     def kernel(self) -> Any:
@@ -75,11 +84,18 @@ class QuantizedKernel(_Layer):
         self._kernel = value
 
     def _rounded(self, kernel: Any) -> Any:
-        if not self.held:
+        if self.scale_by == "max":
             return fake_quantize_kernel(kernel, self.weight_scheme)
         shape = tuple(kernel.shape)
         ones = broadcast(np.ones(self.kernel_scale.shape), len(shape), shape, self.weight_scheme.axis).shape
-        return fake_quantize_held(kernel, ops.reshape(self.kernel_scale, ones), self.weight_scheme)
+        rounded = fake_quantize_kernel_learned if self.scale_by == "learned" else fake_quantize_held
+        return rounded(kernel, ops.reshape(self._scale_in_use(), ones), self.weight_scheme)
+
+    def _scale_in_use(self) -> Any:
+        if self.scale_by != "learned" or self.finalized:
+            return ops.convert_to_tensor(self.kernel_scale)
+        frozen = ops.convert_to_tensor(self.frozen_scale)
+        return ops.where(frozen > 0.0, frozen, ops.convert_to_tensor(self.kernel_scale))
 
     def call(self, inputs: Any) -> Any:
         self._quantizing = True
@@ -89,18 +105,23 @@ class QuantizedKernel(_Layer):
             self._quantizing = False
 
     def hold_scale(self, scale: np.ndarray) -> None:
-        """Sets the scale of a ``held`` layer: one a channel, or one for the whole kernel."""
+        """Sets a scale that is held, or learned from here on: one a channel, or one for the whole kernel."""
         self.kernel_scale.assign(np.broadcast_to(np.asarray(scale, np.float32), self.kernel_scale.shape))
+
+    def freeze_scale(self) -> None:
+        """Stops a learned scale where it is, in any loop, also one that was compiled before."""
+        if self.scale_by == "learned" and not self.finalized:
+            self.frozen_scale.assign(np.maximum(ops.convert_to_numpy(self._scale_in_use()), SCALE_FLOOR))
 
     def kernel_encoding(self) -> Encoding:
         """The Encoding of the kernel as it stands; of a held scale its origin is ``imported``."""
-        if not (self.finalized or self.held):
+        if self.scale_by == "max" and not self.finalized:
             return encoding_of_values(self.weight_scheme, ops.convert_to_numpy(self._kernel))
-        scale = ops.convert_to_numpy(self.kernel_scale)
+        scale = np.maximum(ops.convert_to_numpy(self._scale_in_use()), SCALE_FLOOR)
         zero_point = np.zeros(scale.shape, np.int32)
         if not self.weight_scheme.symmetric:
             zero_point = np.rint(ops.convert_to_numpy(self.kernel_zero_point)).astype(np.int32)
-        return Encoding(self.weight_scheme, scale, zero_point, "imported" if self.held else "learned")
+        return Encoding(self.weight_scheme, scale, zero_point, "imported" if self.scale_by == "held" else "learned")
 
     def save_own_variables(self, store: Any) -> None:
         """As any layer saves: Conv2D's own way knows kernel and bias alone, and would lose the scale."""
@@ -112,7 +133,7 @@ class QuantizedKernel(_Layer):
 
     def get_config(self) -> dict[str, Any]:
         scheme = {**asdict(self.weight_scheme), "axis": list(self.weight_scheme.axis)}
-        own = {"weight_scheme": scheme, "finalized": self.finalized, "held": self.held}
+        own = {"weight_scheme": scheme, "finalized": self.finalized, "scale_by": self.scale_by}
         return {**super().get_config(), **own}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from tfqat.core.encoding import encoding_of_least_error
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
@@ -72,10 +73,11 @@ def prepare(
         rules: ordered; the first rule that matches an op and has the key decides. Keys: ``match`` (glob on op names),
             ``quantize``, ``relu6``.
         relu6: kinds of activation that become ReLU6, but for model outputs.
-        ranges: ``moving_average``, ``learned`` (LSQ) or ``fixed`` (calibration's stay).
+        ranges: ``moving_average``, ``learned`` (by gradient, LSQ; kernels' scales, too) or ``fixed`` (calibration's
+            stay).
         decay: of the moving average.
         observe_fraction: share of each batch by which ranges follow.
-        freeze_step: training step after which ranges stay.
+        freeze_step: training step after which ranges stay (learned scales of kernels: until ``tfqat.freeze``).
         strict: a weighted op that stays float without a rule that asks for it is an error.
         activation: integers of the activations, where the target offers a choice (``sima``: ``uint8``, ``int8``).
 
@@ -104,7 +106,11 @@ def quantize(
         held_kernels: names of the ops whose kernel scale is set from outside (``QuantizedKernel.hold_scale``).
         tfmot_kernels: whether evaluation runs the TensorFlow kernels that TFMOT and tf_keras run, bit for bit.
     """
-    graph = replace_ops(graph, lambda op: _quantized(op, plan, op.name in held_kernels, tfmot_kernels))
+
+    def scale_by(op: Op) -> str:
+        return "held" if op.name in held_kernels else "learned" if options.ranges == "learned" else "max"
+
+    graph = replace_ops(graph, lambda op: _quantized(op, plan, scale_by(op), tfmot_kernels))
     found = _range_ops(graph, plan, options, tfmot_kernels)
     graph = insert_after(graph, found, keep_outputs=_float_outputs(graph, plan))
     return build(absorb(graph), partial(QuantizedModel, placement=plan))
@@ -124,8 +130,9 @@ def check_plan(planned: Plan, options: RangeOptions, strict: bool) -> None:
     for op in graph.ops:
         if op.source.config.get("renorm"):
             raise TfqatError(f"{op.name!r}: BatchNormalization with renorm=True cannot be folded; set renorm=False.")
-    if options.ranges == "learned" and not all(scheme.symmetric for scheme in plan.activations.values()):
-        raise TfqatError(f"ranges='learned' needs symmetric activations, which {plan.target} has not.")
+    schemes = (*plan.activations.values(), *plan.weights.values())
+    if options.ranges == "learned" and not all(scheme.symmetric for scheme in schemes):
+        raise TfqatError(f"ranges='learned' needs symmetric activations and kernels, which {plan.target} has not.")
     asked = [row for row in plan.rows if row.state == "float" and not row.output and not row.reason.startswith("rule")]
     floats = [row for row in asked if row.macs or row.kind in OTHER_WEIGHTED]
     if strict and floats:
@@ -145,15 +152,18 @@ def _nothing_to_quantize(graph: Graph, plan: Placement) -> TfqatError:
     )
 
 
-def _quantized(op: Op, plan: Placement, held: bool, tfmot_kernels: bool) -> Op:
+def _quantized(op: Op, plan: Placement, scale_by: str, tfmot_kernels: bool) -> Op:
     """The op with a quantized kernel, or a BatchNorm that can be frozen; other ops as they are."""
     source = op.source
     if op.name in plan.weights:
         scheme = plan.weights[op.name]
-        config = {**source.config, "weight_scheme": scheme, "held": held}
+        config = {**source.config, "weight_scheme": scheme, "scale_by": scale_by}
         # Calls of one layer share it as long as they agree on how its kernel is quantized.
         key = (source.key, "quantized", scheme)
-        return replace(op, source=Source(QUANTIZED_LAYERS[op.kind], config, source.values, key))
+        values = source.values
+        if scale_by == "learned":
+            values = (*values, encoding_of_least_error(scheme, keras.ops.convert_to_numpy(values[0])).scale)
+        return replace(op, source=Source(QUANTIZED_LAYERS[op.kind], config, values, key))
     if source.cls is keras.layers.BatchNormalization:
         config = {**source.config, "fused_kernel": tfmot_kernels}
         return replace(op, source=replace(source, cls=FreezableBatchNormalization, config=config, built=None))

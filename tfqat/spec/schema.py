@@ -206,7 +206,7 @@ class Training(Section):
 class Calibration(Section):
     """How first ranges are found from data."""
 
-    method: Literal["minmax", "percentile", "mse"] = "mse"
+    method: Literal["minmax", "percentile", "mse", "entropy"] = "mse"
     batches: Positive = 8
     percentile: Annotated[float, Field(gt=0, le=100)] = 99.99
 
