@@ -9,7 +9,7 @@ import keras
 from keras import tree
 
 from tfqat.view.scope import Scope
-from tfqat.view.trace import mask_places
+from tfqat.view.stand_ins import mask_places
 
 # Id of a symbolic tensor -> its name in the graph, or the mask that it is.
 Names = dict[int, Any]

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 
 from tfqat.graph.graph import Op
+from tfqat.view.batch import without_batch
 from tfqat.view.part import Part
 from tfqat.view.parts import parts_of
 from tfqat.view.scope import clean
-from tfqat.view.trace import without_batch
 
 
 class OpList:

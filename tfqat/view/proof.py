@@ -16,8 +16,10 @@ import numpy as np
 from keras import ops, tree
 
 from tfqat.graph.kinds import IDENTITY, snake_case
+from tfqat.view.batch import BATCH
 from tfqat.view.custom import is_own
-from tfqat.view.trace import BATCH, WAYS, Trace, Way, mask_of, run
+from tfqat.view.stand_ins import WAYS, Way, mask_of
+from tfqat.view.trace import Trace, run
 from tfqat.view.trace_error import TraceError, explain, place_in_call
 
 # Batches and sizes to try where they are unknown: the smallest that the layer runs on. A layer that is called on the

@@ -10,7 +10,7 @@ import keras
 
 from tfqat.graph.build import NESTING
 from tfqat.graph.kinds import snake_case
-from tfqat.view.trace import is_auto_named
+from tfqat.view.local_names import is_auto_named
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,19 @@ from tfqat.graph.graph import Graph, Op, Ref, Source
 from tfqat.graph.kinds import kind_of, snake_case
 from tfqat.view.arguments import arguments_of, config_of, with_refs
 from tfqat.view.attention import with_products
+from tfqat.view.batch import is_batched
 from tfqat.view.carried_masks import CarriedMask, CarriedMasks, Names
 from tfqat.view.custom import is_composite, is_own, is_registered, needs_proof, stock_class, why_whole
 from tfqat.view.frozen import frozen, is_frozen_away
 from tfqat.view.function import Function, called, function_of
+from tfqat.view.local_names import local_names
+from tfqat.view.nodes import node_of, nodes_in_order
 from tfqat.view.op_list import OpList
 from tfqat.view.own_activation import as_layer, kept_as_one, own_activation, regularized, without_activation
 from tfqat.view.proof import check_variables, trace
 from tfqat.view.scope import Scope
 from tfqat.view.time_distributed import at_once
-from tfqat.view.trace import Trace, is_batched, local_names, node_of, nodes_in_order
+from tfqat.view.trace import Trace
 from tfqat.view.trace_error import TraceError
 from tfqat.view.weighted import Weighted, weighted_calls
 from tfqat.view.with_weights import WithWeights

@@ -16,7 +16,8 @@ from keras import layers, ops, tree
 
 from tfqat.graph.graph import Ref, Source
 from tfqat.graph.kinds import kind_of, snake_case
-from tfqat.view.trace import Trace, nodes_in_order
+from tfqat.view.nodes import nodes_in_order
+from tfqat.view.trace import Trace
 from tfqat.view.trace_error import TraceError
 from tfqat.view.with_weights import WithWeights, described
 
