@@ -15,7 +15,7 @@ from tfqat.graph.graph import Graph
 from tfqat.verification.files import Files, disagreements
 from tfqat.verification.keras_values import KerasValues, centered_error, noise_error, values_of
 from tfqat.verification.report import NOISE, NOISE_SEEDS, Report, Row, top1
-from tfqat.verification.stages import Opened, stages_of
+from tfqat.verification.stages import Opened, Stage, stages_of
 from tfqat.view.view import view
 
 # Values of all tensors of the judged images are held in memory at once.
@@ -41,37 +41,39 @@ def compare(
         TfqatError: no file that can be run, files of another model, or data that do not fit it.
     """
     graph = view(final)
-    opened = _opened(files, graph)
+    stages = stages_of(files)
+    if not stages:
+        raise TfqatError(f"There is no file to run among {sorted(files.paths)}; export the model again.")
     batches = list(batches_of(dataset, graph))
     expected = _predict(lambda inputs: _call(trained, graph, inputs), batches)
     labels = _labels(batches)
     judged = _first(batches, _judged_count(graph))
     values, noise = values_of(final, judged), max(noise_error(final, judged, NOISE, NOISE_SEEDS))
-    rows = []
-    for name, stage in opened.items():
-        row = _row(name, _predict(_by_order(stage), batches), expected, labels, class_output)
-        rows.append(_judged(row, stage, judged, values))
+
+    def row_of(stage: Stage) -> Row:
+        # Opened here, so that one large model at a time is in memory.
+        opened = _opened(stage, files, graph)
+        row = _row(stage.name, _predict(_by_order(opened), batches), expected, labels, class_output)
+        return _judged(row, opened, judged, values)
+
     return Report(
         _row("QAT", expected, expected, labels, class_output),
-        tuple(rows),
+        tuple(row_of(stage) for stage in stages),
         noise,
         len(next(iter(judged.values()))),
         tuple(disagreements(files)),
     )
 
 
-def _opened(files: Files, graph: Graph) -> dict[str, Opened]:
-    """Stage -> its files, opened."""
-    opened = {stage.name: stage.open(files) for stage in stages_of(files)}
-    if not opened:
-        raise TfqatError(f"There is no file to run among {sorted(files.paths)}; export the model again.")
-    for name, stage in opened.items():
-        inputs, outputs = len(stage.runner.inputs), len(stage.runner.outputs)
-        if (inputs, outputs) != (len(graph.inputs), len(graph.outputs)):
-            raise TfqatError(
-                f"{name}: the files hold another model: {inputs} inputs and {outputs} outputs, where {graph.name!r} "
-                f"has {len(graph.inputs)} and {len(graph.outputs)}; export it again."
-            )
+def _opened(stage: Stage, files: Files, graph: Graph) -> Opened:
+    """The stage's files, opened."""
+    opened = stage.open(files)
+    inputs, outputs = len(opened.runner.inputs), len(opened.runner.outputs)
+    if (inputs, outputs) != (len(graph.inputs), len(graph.outputs)):
+        raise TfqatError(
+            f"{stage.name}: the files hold another model: {inputs} inputs and {outputs} outputs, where {graph.name!r} "
+            f"has {len(graph.inputs)} and {len(graph.outputs)}; export it again."
+        )
     return opened
 
 
