@@ -75,7 +75,7 @@ ACCEPTED = {
     "list_of_mappings": (
         'quantization_config.rules=[{match: "head_*", quantize: false}]',
         lambda s: [rule.model_dump() for rule in s.quantization.rules],
-        [{"match": "head_*", "quantize": False, "relu6": None}],
+        [{"match": "head_*", "quantize": False, "relu6": None, "weight_bits": None, "activation_bits": None}],
     ),
     "value_with_equals_sign": ("results_dir=runs/lr=0.1", lambda s: s.results_dir, "runs/lr=0.1"),
     "whole_section": ("model_config={checkpoint: a.h5}", lambda s: s.model.checkpoint, "a.h5"),
@@ -217,7 +217,8 @@ of keras.applications; did you mean resnet8?
   model_config.num_classes (line 8): received 9, expected 10, the number of classes of dataset_config.kind digits
   training_config.num_epochs (line 11): stands twice, first in line 10; expected each key once
   training_config.optimizer.momentum (line 12): received 0.8, which adam does not use; expected it with sgd only
-  quantization_config.rules[0] (line 15): received a rule for 'head_*' that asks for nothing; expected quantize or relu6
+  quantization_config.rules[0] (line 15): received a rule for 'head_*' that asks for nothing; expected one of \
+quantize, relu6, weight_bits, activation_bits
   quantization_config.rules[1].relu6 (line 16): received "maybe" (a text), expected true or false
   export_config.int8_weights (line 18): received true, which TensorRT 8.6.1 cannot read; expected false, or \
 tensorrt_version from 10.0 on"""

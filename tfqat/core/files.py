@@ -40,9 +40,10 @@ def folder_on_success(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields an empty temporary folder; if the block ends without an error, each file in it moves into ``folder``.
 
     A file of the same name is replaced, others stay. Nothing is moved before all has been written, so that a block
-    that fails leaves ``folder`` as it was.
+    that fails leaves ``folder`` as it was, or makes none.
     """
     final = Path(folder)
+    made = not final.exists()
     final.mkdir(parents=True, exist_ok=True)
     temporary = final / f".{uuid.uuid4().hex[:12]}.tmp"
     temporary.mkdir()
@@ -55,6 +56,8 @@ def folder_on_success(folder: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(file, final / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if made and not any(final.iterdir()):
+            final.rmdir()
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:

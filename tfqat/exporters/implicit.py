@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
-from tfqat.exporters import cache, coverage, layer_precisions, onnx_file, onnx_float, requantization
+from tfqat.exporters import cache, coverage, layer_precisions, onnx_file, onnx_float, onnx_qdq, requantization
 from tfqat.exporters.exportable import Exportable, Written
 from tfqat.exporters.options import Options
 from tfqat.exporters.registry import ALWAYS, FORMATS
@@ -46,6 +46,7 @@ def write(
     Raises:
         TfqatError: what a file cannot hold.
     """
+    _check_bits(told)
     moved = requantization.errors(exportable.onnx, told)
     covered = coverage.cover(exportable.onnx, told.activations, told.float_ops)
     onnx_file.save(exportable.onnx, folder / MODEL)
@@ -54,6 +55,17 @@ def write(
     report = {"coverage": asdict(covered), "requantization_steps": moved, "tensors": exportable.renamed}
     lines = [coverage.describe(covered, told.float_ops), requantization.describe(moved)]
     return Written(_files(options), report, "\n".join(line for line in lines if line), told)
+
+
+def _check_bits(told: Encodings) -> None:
+    """Raises TfqatError for activations of other than 8 bits: TensorRT would let 256 integers of that scale pass."""
+    others = [f"{name} ({e.scheme.bits})" for name, e in onnx_qdq.trained(told).items() if e.scheme.bits != 8]
+    if others:
+        more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+        raise TfqatError(
+            f"TensorRT runs INT8 activations of 8 bits, and {len(others)} tensors have others: "
+            f"{', '.join(others[:8])}{more}. Prepare the model without activation_bits for them."
+        )
 
 
 def reader(options: Options) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from tfqat.errors import TfqatError
+from tfqat.graph.bits import activations_of_bits, check_bits, weights_of_bits
 from tfqat.graph.block import Block, Match, match_blocks
 from tfqat.graph.causes import CAUSES, CONSTANT
 from tfqat.graph.constants import constants_in, with_constants
@@ -33,6 +34,7 @@ def place(graph: Graph, target: Target, rules: tuple[Rule, ...] = (), changes: t
     check_all_match(rules, graph)
     plan = _Placer(graph, target, rules).place(changes)
     _check_honoured(rules, plan)
+    check_bits(rules, plan.weights, plan.activations)
     return plan
 
 
@@ -56,17 +58,18 @@ class _Placer:
         quantized = self._quantized_tensors()
         ranged = self.ranges.on_grid(quantized)
         groups = self.ranges.groups(quantized, ranged)
+        fixed = {tensor: bounds for tensor in quantized if (bounds := self.ranges.fixed(tensor)) is not None}
+        schemes = self.ranges.schemes(quantized, groups, {match.output: match.head for match in self.matches})
+        kernels = {op.name: self.target.weight_scheme(op.kind) for op in self.graph.ops if self._has_int8_weights(op)}
         return Placement(
             target=self.target.name,
             rows=tuple(self._row(op, ranged) for op in self.graph.ops),
-            weights={
-                op.name: self.target.weight_scheme(op.kind) for op in self.graph.ops if self._has_int8_weights(op)
-            },
-            activations=self.ranges.schemes(quantized, groups, {match.output: match.head for match in self.matches}),
+            weights=weights_of_bits(kernels, self.rules),
+            activations=activations_of_bits(schemes, self.rules, self.matches, groups, fixed),
             groups=groups,
             observed=tuple(self._observed(quantized)),
             changes=changes,
-            fixed={tensor: bounds for tensor in quantized if (bounds := self.ranges.fixed(tensor)) is not None},
+            fixed=fixed,
             config=self.target.config,
         )
 

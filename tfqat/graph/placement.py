@@ -10,6 +10,9 @@ from tfqat.core.scheme import Scheme
 from tfqat.graph.kinds import IDENTITY
 from tfqat.graph.rows import Row, table
 
+# What the table does not mention.
+USUAL_BITS = 8
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -55,7 +58,14 @@ class Placement:
     def __str__(self) -> str:
         lines = [(name, "input", "", "", self._range_text(name), "") for name in self._inputs]
         lines += [
-            (row.op, row.kind, row.state, f"{row.macs:,}" if row.macs else "", self._range_text(row.op), row.reason)
+            (
+                row.op,
+                row.kind,
+                self._state_text(row),
+                f"{row.macs:,}" if row.macs else "",
+                self._range_text(row.op),
+                row.reason,
+            )
             for row in self.rows
         ]
         return "\n".join([*self.changes, *table(lines), *self._totals()])
@@ -66,6 +76,10 @@ class Placement:
         ops = {row.op for row in self.rows}
         return [tensor for tensor in self.activations if tensor not in ops]
 
+    def _state_text(self, row: Row) -> str:
+        bits = self.weights[row.op].bits if row.op in self.weights else USUAL_BITS
+        return row.state if bits == USUAL_BITS else f"{row.state}, kernel {bits} bits"
+
     def _range_text(self, tensor: str) -> str:
         if tensor in self.observed:
             return "observed"
@@ -74,8 +88,10 @@ class Placement:
         if tensor in self.fixed:
             low, high = self.fixed[tensor]
             return f"fixed [{low:g}, {high:g}]"
+        bits = self.activations[tensor].bits
+        text = "quantized" if bits == USUAL_BITS else f"quantized, {bits} bits"
         group = self.groups.get(tensor)
-        return "quantized" if group is None else f"quantized, tied ({group})"
+        return text if group is None else f"{text}, tied ({group})"
 
     def _totals(self) -> list[str]:
         groups = len(set(self.groups.values()))

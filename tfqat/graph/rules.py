@@ -20,11 +20,15 @@ class Rule:
         match: a glob on op names; the name of a nested model or of a composite layer covers all inside it.
         quantize: False keeps the op in float; True quantizes it where the target could do either.
         relu6: whether the activation may become ReLU6.
+        weight_bits: of the kernel, 2 to 8.
+        activation_bits: of what leaves the block that the op is in, 2 to 8; tensors that share its range follow.
     """
 
     match: str
     quantize: bool | None = None
     relu6: bool | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
 
     def covers(self, name: str) -> bool:
         """Whether the op of that name, or something that it is part of, matches."""
@@ -42,8 +46,8 @@ def rules_from(items: Iterable[Rule | Mapping[str, Any]]) -> tuple[Rule, ...]:
 
 
 def check_all_match(rules: Iterable[Rule], graph: Graph) -> None:
-    """Raises TfqatError for rules that match no op, with near names."""
-    names = [op.name for op in graph.ops]
+    """Raises TfqatError for rules that match no op and no input, with near names."""
+    names = [*(op.name for op in graph.ops), *graph.inputs]
     unused = [rule for rule in rules if not any(rule.covers(name) for name in names)]
     if unused:
         raise TfqatError("\n".join(_unused_message(rule, names) for rule in unused))
@@ -71,8 +75,12 @@ def _rule_from(number: int, item: Mapping[str, Any]) -> Rule:
     for key in ("quantize", "relu6"):
         if not isinstance(item.get(key), bool | None):
             raise TfqatError(f"rules[{number}].{key}: expected true or false, received {item[key]!r}.")
-    if item.get("quantize") is None and item.get("relu6") is None:
-        raise TfqatError(f"rules[{number}]: asks for nothing; give 'quantize' or 'relu6'.")
+    for key in ("weight_bits", "activation_bits"):
+        bits = item.get(key)
+        if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8):
+            raise TfqatError(f"rules[{number}].{key}: expected a whole number from 2 to 8, received {bits!r}.")
+    if all(item.get(key) is None for key in known if key != "match"):
+        raise TfqatError(f"rules[{number}]: asks for nothing; give one of {', '.join(known[1:])}.")
     return Rule(**item)
 
 

@@ -65,8 +65,9 @@ def release(graph: Graph) -> Graph:
 
 def _can_absorb(source: Source) -> bool:
     config = source.config
-    lone = config["group"] is None and config["ranges"] != "learned"
-    return lone and config["scheme"].symmetric and config["scheme"].signed
+    lone, scheme = config["group"] is None and config["ranges"] != "learned", config["scheme"]
+    # The one kernel for both has a bit less, and TensorFlow's wants at least two.
+    return lone and scheme.symmetric and scheme.signed and scheme.bits > 2
 
 
 def _relu6(source: Source, cls: type, key: Any) -> Source:

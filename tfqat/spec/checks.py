@@ -6,10 +6,11 @@ A check runs where all the keys that it reads are free of other mistakes, so tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tfqat.exporters.registry import FORMATS, clash
+from tfqat.graph.rules import Rule
 from tfqat.spec import keys, names
 from tfqat.spec.document import Path
 from tfqat.spec.report import Problem, shown
@@ -218,10 +219,10 @@ def _empty_rules(values: Mapping[str, Any], faulty: set[Path]) -> Iterator[Probl
         path = (*base, index)
         if any(_related(path, wrong) for wrong in faulty):
             continue
-        if rule.get("quantize") is None and rule.get("relu6") is None:
-            yield Problem(
-                path, f"received a rule for {rule['match']!r} that asks for nothing; expected quantize or relu6"
-            )
+        asked = [field.name for field in fields(Rule) if field.name != "match"]
+        if all(rule.get(key) is None for key in asked):
+            expected = f"one of {', '.join(asked)}"
+            yield Problem(path, f"received a rule for {rule['match']!r} that asks for nothing; expected {expected}")
 
 
 def _plain(section: Any) -> dict[str, Any]:

@@ -211,12 +211,17 @@ class Calibration(Section):
     percentile: Annotated[float, Field(gt=0, le=100)] = 99.99
 
 
+Bits = Annotated[int, Field(ge=2, le=8)]
+
+
 class Rule(Section):
     """What is done with the ops whose name matches; ``null`` leaves a question to the target."""
 
     match: Text  # a name, or a pattern with * and ?
     quantize: bool | None = None
     relu6: bool | None = None
+    weight_bits: Bits | None = None
+    activation_bits: Bits | None = None
 
 
 class Quantization(Section):
