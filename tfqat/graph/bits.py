@@ -36,9 +36,9 @@ def activations_of_bits(
     asked = {tensor: found for tensor in schemes if (found := _asked(tensor, ends.get(tensor), rules)) is not None}
     prescribed = [tensor for tensor in fixed if tensor in asked]
     if prescribed:
-        bits, rule = asked[prescribed[0]]
+        wanted, rule = asked[prescribed[0]]
         raise TfqatError(
-            f"Rule {rule.match!r} asks for {bits} bits of {prescribed[0]!r}, whose range and integers the device "
+            f"Rule {rule.match!r} asks for {wanted} bits of {prescribed[0]!r}, whose range and integers the device "
             "prescribes. Leave it out of the rule."
         )
     shared = _of_groups(asked, groups)
