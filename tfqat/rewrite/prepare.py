@@ -71,7 +71,7 @@ def prepare(
         model: a float Keras model: functional, Sequential, nested, or subclassed of layers and ``keras.ops``.
         target: name of a file in ``targets/``, or the path of an AIMET-style JSON config.
         rules: ordered; the first rule that matches an op and has the key decides. Keys: ``match`` (glob on op names),
-            ``quantize``, ``relu6``.
+            ``quantize``, ``relu6``, ``weight_bits`` and ``activation_bits`` (2 to 8).
         relu6: kinds of activation that become ReLU6, but for model outputs.
         ranges: ``moving_average``, ``learned`` (by gradient, LSQ; kernels' scales, too) or ``fixed`` (calibration's
             stay).
