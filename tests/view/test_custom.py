@@ -284,3 +284,38 @@ def test_gradients_reach_every_weight_as_in_the_float_model(fresh_names):
         gradients = tape.gradient(loss, [v.value for v in each.trainable_variables])
         norms.append(sorted(float(tf.norm(gradient)) for gradient in gradients))
     assert np.allclose(*norms, rtol=1e-5)
+
+
+class Windows(layers.Layer):
+    """Takes its own arguments alone, as many a layer is written."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def call(self, x):
+        return ops.reshape(ops.image.extract_patches(x, size=self.size), (-1, 16, self.size * self.size * 3))
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_layer_that_takes_none_of_keras_own_arguments_is_kept(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    try:
+        image = keras.Input((8, 8, 3))
+        model = keras.Model(image, layers.Dense(2, dtype="float32")(layers.Dense(4)(Windows(2)(image))))
+        qat = tfqat.prepare(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    own = next(layer for layer in qat.layers if isinstance(layer, Windows))
+    assert own.size == 2
+    assert own.name == model.layers[1].name
+    assert own.dtype_policy.name == policy
+    np.testing.assert_allclose(build(view(model))(IMAGE), model(IMAGE), rtol=1e-2)
+    tfqat.calibrate(qat, [IMAGE])
+    qat.save(tmp_path / "qat.keras")
+    loaded = tfqat.load_model(tmp_path / "qat.keras", custom_objects={"Windows": Windows})
+    np.testing.assert_array_equal(loaded(IMAGE), qat(IMAGE))
+    assert next(layer for layer in loaded.layers if isinstance(layer, Windows)).dtype_policy.name == policy

@@ -14,6 +14,7 @@ from keras import tree
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
 from tfqat.graph.graph import Graph, Op, Ref
+from tfqat.graph.own_arguments import from_own_arguments
 
 # Keras forbids '/' in the names of layers; a nested op's layer has this in its place. It is valid in TensorFlow's
 # name scopes and hardly ever part of a user's name.
@@ -63,6 +64,9 @@ def make_layer(op: Op, name: str) -> Any:
     try:
         return op.source.cls.from_config({**op.source.config, "name": name})
     except (TypeError, ValueError) as error:
+        layer = from_own_arguments(op.source.cls, {**op.source.config, "name": name})
+        if layer is not None:
+            return layer
         raise TfqatError(
             f"Layer {op.name!r} ({op.source.cls.__name__}) cannot be made again from its config ({error}). Give the "
             "class a get_config() with all arguments of its constructor."

@@ -16,6 +16,7 @@ import keras
 
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
+from tfqat.graph.own_arguments import own_arguments_do
 from tfqat.models.declared import check_declared
 from tfqat.models.file_kind import FileKind, file_kind, keras_version
 from tfqat.models.hdf5 import SUFFIXES, open_hdf5, values_stored
@@ -180,7 +181,7 @@ def _from_keras3(path: Path, kind: FileKind, objects: Mapping[str, Any], compile
     check_config(used, str(path), objects, trust)
     try:
         # Deserialization is recursive where a layer's input is the layer before it, so a chain needs room.
-        with room_for():
+        with room_for(), own_arguments_do():
             check_declared(lambda: _without_weights(config, objects, trust), stored, str(path))
             with _named_for(path, _SUFFIXES[kind]) as named:
                 return keras.models.load_model(
