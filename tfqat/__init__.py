@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfqat.rewrite.plan import placement
     from tfqat.rewrite.prepare import prepare
     from tfqat.spec.load import load_spec
+    from tfqat.tuning.equalize import equalize
     from tfqat.view.custom import quantizable
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _HOMES = {
     "build_model": "tfqat.models.zoo",
     "calibrate": "tfqat.calibration.calibrate",
     "convert": "tfqat.jobs.convert",
+    "equalize": "tfqat.tuning.equalize",
     "export": "tfqat.jobs.export",
     "finalize": "tfqat.rewrite.finalize",
     "freeze": "tfqat.rewrite.freeze",
@@ -46,6 +48,7 @@ __all__ = [
     "build_model",
     "calibrate",
     "convert",
+    "equalize",
     "export",
     "finalize",
     "freeze",
