@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfqat.rewrite.prepare import prepare
     from tfqat.spec.load import load_spec
     from tfqat.tuning.equalize import equalize
+    from tfqat.tuning.tune import tune
     from tfqat.view.custom import quantizable
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _HOMES = {
     "placement": "tfqat.rewrite.plan",
     "prepare": "tfqat.rewrite.prepare",
     "quantizable": "tfqat.view.custom",
+    "tune": "tfqat.tuning.tune",
     "verify": "tfqat.jobs.verify",
 }
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "placement",
     "prepare",
     "quantizable",
+    "tune",
     "verify",
 ]
 

@@ -19,6 +19,7 @@ from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.graph import Graph, Op, Source, replace_ops
 from tfqat.graph.rules import rules_from
+from tfqat.rewrite.fold import affine
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.plan import Rules
 from tfqat.rewrite.relu6 import DEFAULT, to_relu6
@@ -104,15 +105,9 @@ def _kernels(graph: Graph, pairs: Iterable[Pair]) -> dict[str, _Kernel]:
     found = {}
     for op in (op for pair in pairs for op in (pair.first, pair.second)):
         kernel, norm = _array(op.source.values[0]), norm_behind(graph, op)
-        gain = 1.0 if norm is None else on_outputs(op, _gain(norm), kernel.shape)
+        gain = 1.0 if norm is None else on_outputs(op, affine(norm)[0], kernel.shape)
         found[op.name] = _Kernel(op, kernel * gain)
     return found
-
-
-def _gain(norm: Op) -> np.ndarray:
-    values = [_array(value) for value in norm.source.values]
-    gamma = values[0] if norm.source.config["scale"] else 1.0
-    return np.asarray(gamma / np.sqrt(values[-1] + norm.source.config["epsilon"]))
 
 
 def _equalize(pairs: Iterable[Pair], kernels: dict[str, _Kernel]) -> None:

@@ -42,7 +42,7 @@ def find_pairs(graph: Graph, capped: Mapping[str, str]) -> tuple[list[Pair], lis
         graph: the model.
         capped: op name -> why a scale does not pass it, of activations that will not stay as they are.
     """
-    shared = _called_twice(graph)
+    shared = called_twice(graph)
     pairs: list[Pair] = []
     left: list[tuple[str, str]] = []
     for op in graph.ops:
@@ -111,7 +111,7 @@ def _why_first(op: Op) -> str:
     return "channels come first" if first else ""
 
 
-def _called_twice(graph: Graph) -> set[str]:
+def called_twice(graph: Graph) -> set[str]:
     """Names of the ops that share a weight with another."""
     uses = Counter(id(value) for op in graph.ops for value in op.source.values)
     return {op.name for op in graph.ops if any(uses[id(value)] > 1 for value in op.source.values)}
