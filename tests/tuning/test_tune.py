@@ -1,5 +1,7 @@
 """Methods on the prepared model: judged by Keras' own models and numpy, from the outside."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from keras import layers
 import tfqat
 from tfqat.errors import TfqatError
 from tfqat.rewrite.model import batch_norm_layers
+from tfqat.spec.schema import Quantization
+from tfqat.tuning.tune import METHODS
 
 
 def prepared(model, x, **options):
@@ -163,6 +167,11 @@ def test_wrong_calls(nets, given, message):
     x = nets.images(model)
     with pytest.raises(TfqatError, match=f"(?s){message}"):
         tfqat.tune(prepared(model, x), **{"methods": ["batch_norm"], "dataset": x, **given})
+
+
+def test_a_spec_may_name_the_same_methods():
+    entry, _ = get_args(Quantization.model_fields["tune"].annotation)
+    assert set(get_args(entry)) == {"equalize", *METHODS}
 
 
 def test_wrong_models(nets):
