@@ -3,7 +3,13 @@
 import importlib.util
 from pathlib import Path
 
+import keras
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
