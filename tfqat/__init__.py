@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tfqat.rewrite.plan import placement
     from tfqat.rewrite.prepare import prepare
     from tfqat.spec.load import load_spec
+    from tfqat.tuning.equalize import equalize
+    from tfqat.tuning.tune import tune
     from tfqat.view.custom import quantizable
 
 __version__ = "0.1.0"
@@ -31,6 +33,7 @@ _HOMES = {
     "build_model": "tfqat.models.zoo",
     "calibrate": "tfqat.calibration.calibrate",
     "convert": "tfqat.jobs.convert",
+    "equalize": "tfqat.tuning.equalize",
     "export": "tfqat.jobs.export",
     "finalize": "tfqat.rewrite.finalize",
     "freeze": "tfqat.rewrite.freeze",
@@ -40,12 +43,14 @@ _HOMES = {
     "placement": "tfqat.rewrite.plan",
     "prepare": "tfqat.rewrite.prepare",
     "quantizable": "tfqat.view.custom",
+    "tune": "tfqat.tuning.tune",
     "verify": "tfqat.jobs.verify",
 }
 __all__ = [
     "build_model",
     "calibrate",
     "convert",
+    "equalize",
     "export",
     "finalize",
     "freeze",
@@ -55,6 +60,7 @@ __all__ = [
     "placement",
     "prepare",
     "quantizable",
+    "tune",
     "verify",
 ]
 

@@ -123,6 +123,24 @@ WRONG = {
         "quantization_config.freeze_step",
         ["5"],
     ),
+    "equalize_late": (
+        "digits",
+        ["quantization_config.tune=[bias_correction, equalize]"],
+        "quantization_config.tune",
+        ["behind bias_correction", "float model"],
+    ),
+    "tune_unknown": (
+        "digits",
+        ["quantization_config.tune=[bias_corection]"],
+        "quantization_config.tune[0]",
+        ["bias_corection", "equalize, bias_correction", "did you mean bias_correction?"],
+    ),
+    "tune_twice": (
+        "digits",
+        ["quantization_config.tune=[batch_norm, batch_norm]"],
+        "quantization_config.tune",
+        ["each entry once"],
+    ),
     "format_of_another": ("digits", ["export_config.formats=[tensorrt, tflite]"], "export_config.formats", ["tflite"]),
     "int8_too_early": ("digits", ["export_config.int8_weights=true"], "export_config.int8_weights", ["8.6.1", "10.0"]),
     "empty_rule": ("digits", ["quantization_config.rules=[{match: a}]"], "quantization_config.rules[0]", ["quantize"]),
@@ -146,6 +164,7 @@ RIGHT = {
     "percentile": ("digits", ["quantization_config.calibration={method: percentile, percentile: 99.9}"]),
     "int8": ("digits", ["export_config={int8_weights: true, tensorrt_version: '10.3.0'}"]),
     "sides": ("digits", ["model_config.input_shape=[32,32,1]"]),
+    "tune": ("digits", ["quantization_config.tune=[equalize, batch_norm, bias_correction]"]),
 }
 
 

@@ -9,7 +9,7 @@ import keras
 import pytest
 from keras import layers
 
-from tfqat.jobs import train as job
+from tfqat.jobs import quantize, train
 from tfqat.spec.schema import Spec
 
 
@@ -34,7 +34,8 @@ def user_module(monkeypatch):
 def make_spec(tmp_path, user_module, monkeypatch):
     """Makes a Spec; keyword arguments replace keys of its training section, `sections` whole sections."""
     # Deterministic ops cannot be switched off again, and would reach the other tests.
-    monkeypatch.setattr(job, "make_deterministic", keras.utils.set_random_seed)
+    for job in (quantize, train):
+        monkeypatch.setattr(job, "make_deterministic", keras.utils.set_random_seed)
 
     def make(sections=(), **training):
         base = {

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from tfqat import __version__
-from tfqat.cli import convert, evaluate, export, init, inspect, targets, train, validate, verify
+from tfqat.cli import convert, evaluate, export, init, inspect, quantize, targets, train, validate, verify
 from tfqat.cli.cache_option import CacheCommand
 from tfqat.cli.options import Debug
 
@@ -19,6 +19,7 @@ COMMANDS: tuple[tuple[Any, Callable[..., None], type[TyperCommand]], ...] = (
     (targets, targets.targets, TyperCommand),
     (validate, validate.validate, TyperCommand),
     (inspect, inspect.inspect, TyperCommand),
+    (quantize, quantize.quantize, TyperCommand),
     (train, train.train, TyperCommand),
     (evaluate, evaluate.evaluate, TyperCommand),
     (export, export.export, CacheCommand),

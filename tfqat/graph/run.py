@@ -31,13 +31,7 @@ def run(
     tensors = dict(values)
     last_reader = {tensor: op.name for op in graph.ops for tensor in op.inputs}
     for op in graph.ops:
-        if op.source.built is None:
-            raise TfqatError(f"Op {op.name!r} has no layer of its own: only the view of a flat model can be run.")
-        args, kwargs = fill(op, tensors)
-        # Said aloud, as a model's own call does: layers that augment images take silence for training.
-        if getattr(op.source.built, "_call_has_training_arg", False):
-            kwargs["training"] = False
-        outputs = tree.flatten(op.source.built(*args, **kwargs))
+        outputs = run_op(op, tensors)
         outputs = visit(op, outputs) if visit else outputs
         tensors.update(zip(op.outputs, outputs, strict=True))
         if keep is not None:
@@ -45,6 +39,21 @@ def run(
                 if tensor not in keep and last_reader.get(tensor, op.name) == op.name:
                     tensors.pop(tensor, None)
     return tensors
+
+
+def run_op(op: Op, tensors: dict[str, Any]) -> list[Any]:
+    """The outputs of one op at inference; ``tensors`` holds its inputs, by name.
+
+    Raises:
+        TfqatError: the graph is no view of a flat model.
+    """
+    if op.source.built is None:
+        raise TfqatError(f"Op {op.name!r} has no layer of its own: only the view of a flat model can be run.")
+    args, kwargs = fill(op, tensors)
+    # Said aloud, as a model's own call does: layers that augment images take silence for training.
+    if getattr(op.source.built, "_call_has_training_arg", False):
+        kwargs["training"] = False
+    return list(tree.flatten(op.source.built(*args, **kwargs)))
 
 
 def constant_values(graph: Graph, visit: Visit | None = None) -> dict[str, Any]:

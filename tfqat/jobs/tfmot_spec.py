@@ -18,7 +18,7 @@ def tfmot_of(spec: Any) -> Tfmot | None:
     """The TFMOT model of a spec that quantizes; None where its checkpoint is none, or it trains in float.
 
     Raises:
-        TfqatError: a float phase, after which TFMOT's ranges would not fit; a model that cannot be read.
+        TfqatError: a float phase or tuning, after which TFMOT's ranges would not fit; a model that cannot be read.
     """
     path = spec.model.checkpoint
     if not (spec.training.enable_qat and path and is_tfmot(path)):
@@ -27,6 +27,11 @@ def tfmot_of(spec: Any) -> Tfmot | None:
         raise TfqatError(
             f"training_config.float_epochs: received {spec.training.float_epochs}, expected 0: {path} was quantized by "
             "TFMOT, and its ranges belong to its weights. num_epochs trains it on, quantized."
+        )
+    if spec.quantization.tune:
+        raise TfqatError(
+            f"quantization_config.tune: received {list(spec.quantization.tune)}, expected []: {path} was quantized by "
+            "TFMOT, and its ranges belong to its weights."
         )
     return read_tfmot(path)
 

@@ -55,7 +55,7 @@ def _last_channels(op: Op) -> bool:
 
 def _folded_source(op: Op, norm: Op) -> Source:
     values = [_array(value) for value in op.source.values]
-    gain, shift = _affine(norm)
+    gain, shift = affine(norm)
     config = op.source.config
     bias = values[1] if config["use_bias"] else np.zeros_like(shift)
     kernel, rest = _folded_kernel(op, values, gain)
@@ -80,8 +80,8 @@ def _folded_kernel(op: Op, values: list[np.ndarray], gain: np.ndarray) -> tuple[
     return integers.astype(np.float32) * spread(folded), [folded]
 
 
-def _affine(norm: Op) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and shift, float64, shape (channels,)."""
+def affine(norm: Op) -> tuple[np.ndarray, np.ndarray]:
+    """What a BatchNorm multiplies by and what it adds at inference: gain and shift, float64, shape (channels,)."""
     config, values = norm.source.config, [_array(value) for value in norm.source.values]
     gamma = values.pop(0) if config["scale"] else 1.0
     beta = values.pop(0) if config["center"] else 0.0

@@ -212,6 +212,12 @@ def _activation_fits(activation: Any, target: Any) -> str | None:
     )
 
 
+def _equalize_first(tune: Any) -> str | None:
+    if "equalize" not in tune or tune[0] == "equalize":
+        return None
+    return f"received equalize behind {tune[0]}; expected it first, since it works on the float model"
+
+
 def _empty_rules(values: Mapping[str, Any], faulty: set[Path]) -> Iterator[Problem]:
     base: Path = ("quantization_config", "rules")
     rules = keys.value_at(base, values)
@@ -274,4 +280,5 @@ CHECKS = (
     _check(f"{_EXPORT}.c_array", _c_array_fits, _FORMATS, _TARGET),
     _check(f"{_EXPORT}.aimet_version", _aimet_fits, _FORMATS, _TARGET),
     _check(f"{_QUANT}.activation", _activation_fits, _TARGET),
+    _check(f"{_QUANT}.tune", _equalize_first),
 )

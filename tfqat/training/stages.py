@@ -15,6 +15,7 @@ from tfqat.core.files import write_text
 FLOAT = "float"
 RELU6 = "float + ReLU6"
 PTQ = "PTQ (calibrated only)"
+TUNED = "PTQ +"  # and the methods
 TFMOT = "TFMOT, as it was trained"
 IMPORTED = "TFMOT's ranges on the target"
 QAT = "QAT"

@@ -1,0 +1,127 @@
+"""Phases: float training, then quantization without training; what `train` and `quantize` have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from tfqat.calibration.calibrate import calibrate
+from tfqat.rewrite.model import QuantizedModel
+from tfqat.rewrite.prepare import prepare, relu6_model
+from tfqat.training import stages
+from tfqat.training.checkpoint import restore, save_model
+from tfqat.training.evaluation import compile_model, evaluate_model
+from tfqat.training.journal import add_status
+from tfqat.training.loop import compile_phase, train_phase
+from tfqat.training.results import Results
+from tfqat.tuning.equalize import NAME as EQUALIZE
+from tfqat.tuning.equalize import equalize
+from tfqat.tuning.report import TuneReport
+from tfqat.tuning.tune import tune
+
+# Phase of the lines in status.jsonl that `tfqat quantize` writes; those of a whole training have none.
+QUANTIZE = "quantize"
+
+
+@contextmanager
+def noted(results: Results, phase: str | None = None) -> Iterator[None]:
+    """Notes in status.jsonl how the block began and ended, also where it ends by an error or Ctrl-C."""
+    again = results.checkpoints.exists()
+    add_status(results, "STARTED", "Started again, from the last checkpoint." if again else "Started.", phase)
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if not done:
+            error = sys.exc_info()[1]
+            add_status(results, "FAILURE", f"{type(error).__name__}: {error}", phase)
+    kpi = {stage.name: stage.accuracy for stage in stages.read_stages(results.stages)}
+    add_status(results, "SUCCESS", "Finished.", phase, kpi=kpi)
+
+
+def float_phase(model: keras.Model, loss: Any, data: Any, spec: Any, results: Results) -> None:
+    """Leaves ``model`` trained, `float.keras` and the float row."""
+    if results.float_model.exists():
+        restore(model, results.float_model)
+    else:
+        compile_phase(model, loss, data, spec, "float")
+        train_phase(model, data, spec, results, "float")
+    compile_model(model, None, loss)
+    if not results.float_model.exists():
+        save_model(model, results.float_model)
+    add_row(stages.FLOAT, model, data, results, results.float_model.stat().st_size)
+
+
+def prepared(model: keras.Model, spec: Any) -> QuantizedModel:
+    """The float model prepared as the spec asks, as it is."""
+    section = spec.quantization
+    return prepare(
+        model,
+        target=section.target,
+        rules=_rules(spec),
+        relu6=section.relu6,
+        ranges=section.ranges,
+        decay=section.decay,
+        observe_fraction=section.observe_fraction,
+        freeze_step=section.freeze_step,
+        strict=section.strict,
+        activation=section.activation,
+    )
+
+
+def equalized(model: keras.Model, spec: Any) -> tuple[keras.Model, list[TuneReport]]:
+    """The float model, equalized where the spec asks for it, and what that changed."""
+    if EQUALIZE not in spec.quantization.tune:
+        return model, []
+    even, report = equalize(model, rules=_rules(spec), relu6=spec.quantization.relu6)
+    return even, [report]
+
+
+def quantize_only(model: keras.Model, qat: QuantizedModel, loss: Any, data: Any, spec: Any, results: Results) -> None:
+    """Calibrates and tunes ``qat``, which is ``equalized`` and ``prepared`` from ``model``.
+
+    Leaves the rows of what ReLU6, plain calibration and the tuned model score.
+    """
+    section = spec.quantization
+    converted = relu6_model(model, rules=_rules(spec), relu6=section.relu6)
+    compile_model(converted, None, loss)
+    add_row(stages.RELU6, converted, data, results)
+    plain = qat
+    if EQUALIZE in section.tune:
+        plain = prepared(model, spec)
+        compile_model(plain, None, loss)
+    _calibrate(plain, data, spec)
+    add_row(stages.PTQ, plain, data, results)
+    if section.tune:
+        _tune(qat, plain is qat, data, spec)
+        add_row(f"{stages.TUNED} {', '.join(section.tune)}", qat, data, results)
+
+
+def add_row(name: str, model: keras.Model, data: Any, results: Results, file_size: int | None = None) -> None:
+    """Measures ``model`` on the validation images and notes it as a row of the stage table."""
+    accuracy = evaluate_model(model, data.validation).accuracy
+    stages.add_stages(results.stages, [stages.Stage(name, "Keras", accuracy, file_size)])
+
+
+def _tune(qat: QuantizedModel, calibrated: bool, data: Any, spec: Any) -> None:
+    if not calibrated:
+        _calibrate(qat, data, spec)
+    methods = [name for name in spec.quantization.tune if name != EQUALIZE]
+    if methods:
+        for report in tune(qat, methods, data.calibration):
+            print(report)
+        _calibrate(qat, data, spec)  # what was moved gives other values
+
+
+def _calibrate(qat: QuantizedModel, data: Any, spec: Any) -> None:
+    how = spec.quantization.calibration
+    print(calibrate(qat, data.calibration, method=how.method, batches=how.batches, percentile=how.percentile))
+
+
+def _rules(spec: Any) -> list[dict[str, Any]]:
+    return [rule.model_dump(exclude_none=True) for rule in spec.quantization.rules]

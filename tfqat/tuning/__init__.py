@@ -1,0 +1,1 @@
+"""Post-training methods: what rounding loses, repaired from weights and a few images, before training or without it."""
