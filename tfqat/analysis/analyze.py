@@ -70,6 +70,7 @@ def _analysis(model: QuantizedModel, dataset: Any, images: int, budget: float | 
     samples = read_samples(forms.graph, dataset, images)
     fixed = batch_size_of(forms.graph)
     known = statistics_of(forms, samples, fixed or ROWS)
+    places = {block.name: place for place, block in enumerate(blocks_of(forms.graph))}
     blocks = sorted(blocks_of(forms.graph), key=lambda block: _own_sqnr(block, known))
     rows = fixed or rows_for(len(samples), known.bytes_each)
     found = sensitivity_of(forms, blocks, samples, rows, None if budget is None else begun + budget)
@@ -83,7 +84,7 @@ def _analysis(model: QuantizedModel, dataset: Any, images: int, budget: float | 
         seconds=time.monotonic() - begun,
         budget_seconds=budget,
         forms=found.forms,
-        blocks=worst_first([_report(block, known, found) for block in blocks]),
+        blocks=worst_first([_report(block, places[block.name], known, found) for block in blocks]),
     )
 
 
@@ -117,11 +118,11 @@ def _own_sqnr(block: Block, known: Statistics) -> float:
     return math.inf if own is None else own
 
 
-def _report(block: Block, known: Statistics, found: Sensitivity) -> BlockReport:
+def _report(block: Block, place: int, known: Statistics, found: Sensitivity) -> BlockReport:
     kernel, tensors = known.of(block)
     own = _own_sqnr(block, known)
     alone, without = found.alone.get(block.name, (None, None))
-    return BlockReport(block.name, block.kind, None if math.isinf(own) else own, alone, without, kernel, tensors)
+    return BlockReport(block.name, block.kind, place, None if math.isinf(own) else own, alone, without, kernel, tensors)
 
 
 def _versions() -> dict[str, str]:

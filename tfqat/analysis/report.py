@@ -10,6 +10,13 @@ from tfqat.analysis.score import Score
 from tfqat.analysis.tensors import Channels, TensorReport
 
 SCHEMA = 1
+# Whole forms of a model, and what a reader calls them.
+FORMS = {
+    "float": "float",
+    "quantized": "all quantized",
+    "weights_only": "weights only",
+    "activations_only": "activations only",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class BlockReport:
 
     Attributes:
         name, kind: see analysis.blocks.
+        place: its number in the order of the model, from 0.
         sqnr_db: the worst of its tensors and kernel; None where nothing is lost.
         alone_quantized: the Score with this block on integers and all else in float; None where not measured.
         alone_float: the Score with this block in float and all else on integers; None where not measured.
@@ -35,6 +43,7 @@ class BlockReport:
 
     name: str
     kind: str
+    place: int
     sqnr_db: float | None
     alone_quantized: Score | None
     alone_float: Score | None
@@ -50,16 +59,16 @@ class Analysis:
     ``samples``, ``asked``: how many were looked at, and asked for. ``labelled``: whether accuracies are known.
     ``seconds``, ``budget_seconds``: how long it took, and what it was given (null: no limit).
     ``forms``: ``float``, ``quantized`` (all blocks), ``weights_only``, ``activations_only`` -> score.
-    ``not_measured``: names of the blocks that the budget did not reach.
+    ``not_measured``: names of the blocks that the budget did not reach. ``notes``: what a reader has to know besides.
     ``blocks``: worst first; by the output error of the block alone quantized, then those not measured, by SQNR.
 
-    A score is ``accuracy`` (0 to 1; null without labels) and ``output_error`` (relative to the float form's outputs).
-    A block has ``name``, ``kind``, ``sqnr_db``, ``alone_quantized`` and ``alone_float`` (scores, null where not
-    measured), ``kernel`` (null without one) and ``tensors``. A tensor has ``name``, ``sqnr_db`` (null where nothing is
-    lost), ``mse``, ``low``, ``high`` (its float values), ``clip_low``, ``clip_high`` (what its integers hold),
-    ``clipped`` (share of values beyond) and ``histogram`` (``counts`` in equal bins from ``low`` to ``high``). A kernel
-    has ``rounding``, the same of its weights, and ``channels``: ``low`` and ``high`` (one a channel), ``ratio`` (widest
-    by narrowest) and ``dead`` (how many are all zero).
+    A score is ``accuracy`` (0 to 1; null without labels) and ``output_error`` (relative to the float form's outputs). A
+    block has ``name``, ``kind``, ``place`` (its number in the model), ``sqnr_db``, ``alone_quantized`` and
+    ``alone_float`` (scores, null where not measured), ``kernel`` (null without one) and ``tensors``. A tensor has
+    ``name``, ``sqnr_db`` (null where nothing is lost), ``mse``, ``low``, ``high`` (its float values), ``clip_low``,
+    ``clip_high`` (what its integers hold), ``clipped`` (share of values beyond) and ``histogram`` (``counts`` in equal
+    bins from ``low`` to ``high``). A kernel has ``rounding``, the same of its weights, and ``channels``: ``low`` and
+    ``high`` (one a channel), ``ratio`` (widest by narrowest) and ``dead`` (how many are all zero).
     """
 
     model: str
@@ -83,10 +92,24 @@ class Analysis:
         """Names of the blocks that the budget did not reach."""
         return tuple(block.name for block in self.blocks if block.alone_float is None)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know besides the numbers."""
+        notes = []
+        if self.not_measured:
+            missed = f"{len(self.not_measured)} of {len(self.blocks)} blocks"
+            notes.append(
+                f"Not measured within {self.budget_seconds:g} s: {missed} ({', '.join(self.not_measured)}). Give a "
+                "larger budget, or fewer images."
+            )
+        if not self.labelled:
+            notes.append("No accuracies: the data have no classes as labels, or the model gives no score for each.")
+        return tuple(notes)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; numbers to six digits."""
-        own = {"schema": SCHEMA, **asdict(self), "labelled": self.labelled, "not_measured": list(self.not_measured)}
-        return _plain(own)
+        own = {name: getattr(self, name) for name in ("labelled", "not_measured", "notes")}
+        return _plain({"schema": SCHEMA, **asdict(self), **own})
 
 
 def worst_first(blocks: list[BlockReport]) -> tuple[BlockReport, ...]:

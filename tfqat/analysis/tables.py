@@ -6,26 +6,16 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from tfqat.analysis.report import Analysis, BlockReport
+from tfqat.analysis.report import FORMS, Analysis, BlockReport
 from tfqat.analysis.score import Score
-from tfqat.core.listing import some
 
 # Blocks that are shown; the report has all.
 WORST = 10
-_FORMS = {
-    "float": "float",
-    "quantized": "all quantized",
-    "weights_only": "weights only",
-    "activations_only": "activations only",
-}
 
 
 def analysis_tables(found: Analysis) -> Group:
-    """The whole forms, the worst blocks, and what was not measured."""
-    lines = [] if not found.not_measured else [_unreached(found)]
-    if not found.labelled:
-        lines.append("No accuracies: the data have no classes as labels, or the model gives no score for each.")
-    return Group(_forms(found), _blocks(found), *map(escape, lines))
+    """The whole forms, the worst blocks, and what is to be known besides."""
+    return Group(_forms(found), _blocks(found), *map(escape, found.notes))
 
 
 def _forms(found: Analysis) -> Table:
@@ -36,7 +26,7 @@ def _forms(found: Analysis) -> Table:
     base = found.forms["float"]
     for name, score in found.forms.items():
         accuracy = "" if score.accuracy is None else f"{score.accuracy:.2%}"
-        table.add_row(_FORMS[name], accuracy, _change(score, base), f"{score.output_error:.2%}")
+        table.add_row(FORMS[name], accuracy, _change(score, base), f"{score.output_error:.2%}")
     return table
 
 
@@ -70,11 +60,3 @@ def _change(score: Score, base: Score) -> str:
     if score.accuracy is None or base.accuracy is None:
         return ""
     return f"{100 * (score.accuracy - base.accuracy):+.2f}"
-
-
-def _unreached(found: Analysis) -> str:
-    names = found.not_measured
-    return (
-        f"Not measured within {found.budget_seconds:g} s: {len(names)} of {len(found.blocks)} blocks ({some(names)}). "
-        "Give a larger budget, or fewer images."
-    )
