@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tfqat import keras_hook
 
 if TYPE_CHECKING:
+    from tfqat.analysis.analyze import analyze
     from tfqat.calibration.calibrate import calibrate
     from tfqat.jobs.convert import convert
     from tfqat.jobs.export import export
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "analyze": "tfqat.analysis.analyze",
     "build_model": "tfqat.models.zoo",
     "calibrate": "tfqat.calibration.calibrate",
     "convert": "tfqat.jobs.convert",
@@ -47,6 +49,7 @@ _HOMES = {
     "verify": "tfqat.jobs.verify",
 }
 __all__ = [
+    "analyze",
     "build_model",
     "calibrate",
     "convert",

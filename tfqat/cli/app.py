@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from tfqat import __version__
-from tfqat.cli import convert, evaluate, export, init, inspect, quantize, targets, train, validate, verify
+from tfqat.cli import analyze, convert, evaluate, export, init, inspect, quantize, targets, train, validate, verify
 from tfqat.cli.cache_option import CacheCommand
 from tfqat.cli.options import Debug
 
@@ -22,6 +22,7 @@ COMMANDS: tuple[tuple[Any, Callable[..., None], type[TyperCommand]], ...] = (
     (quantize, quantize.quantize, TyperCommand),
     (train, train.train, TyperCommand),
     (evaluate, evaluate.evaluate, TyperCommand),
+    (analyze, analyze.analyze, TyperCommand),
     (export, export.export, CacheCommand),
     (verify, verify.verify, CacheCommand),
     (convert, convert.convert, TyperCommand),

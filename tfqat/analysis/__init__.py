@@ -1,0 +1,1 @@
+"""Analysis: what quantization costs a model, block by block, and why."""
