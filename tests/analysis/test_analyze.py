@@ -274,6 +274,17 @@ def test_fewer_images(qat, images, labels):
     assert (many.samples, many.asked) == (5, 50)
 
 
+def test_a_model_of_a_fixed_batch_size_takes_whole_batches(images):
+    image = keras.Input(batch_shape=(4, 12, 12, 3), name="image")
+    x = layers.Conv2D(2, 3, activation="relu", name="conv")(image)
+    x = layers.Lambda(lambda values: keras.ops.reshape(values, (4, -1)), name="flat")(x)  # takes no other
+    qat = tfqat.prepare(keras.Model(image, layers.Dense(3, name="head")(x)))
+    tfqat.calibrate(qat, [images[:4]])
+    assert tfqat.analyze(qat, images[:11]).samples == 8
+    with pytest.raises(TfqatError, match="The data have 3 samples, expected at least 4"):
+        tfqat.analyze(qat, images[:3])
+
+
 def test_the_model_is_left_as_it_is(qat, images):
     before = [np.array(weight) for weight in qat.get_weights()]
     outputs = np.asarray(qat(images))

@@ -36,7 +36,7 @@ class Samples:
 
 
 def read_samples(graph: Graph, dataset: Any, count: int) -> Samples:
-    """The first ``count`` samples of a dataset, all of them where it has fewer.
+    """The first ``count`` samples of a dataset, all of them where it has fewer; whole batches of a fixed size.
 
     Args:
         graph: the model.

@@ -19,8 +19,8 @@ def analysis_tables(found: Analysis) -> Group:
 
 
 def _forms(found: Analysis) -> Table:
-    samples = f"{found.samples} samples" if found.samples == found.asked else f"all {found.samples} samples"
-    table = Table("quantized", title=escape(f"{found.model} for {found.target}, {samples}"))
+    asked = "" if found.samples == found.asked else f" (of at most {found.asked})"
+    table = Table("quantized", title=escape(f"{found.model} for {found.target}, {found.samples} samples{asked}"))
     for heading in ("accuracy", "difference", "output error"):
         table.add_column(heading, justify="right")
     base = found.forms["float"]
