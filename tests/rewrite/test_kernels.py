@@ -150,7 +150,7 @@ LEARNED = Scheme(bits=4, narrow=True, axis=(-1,))
 def learning(kernel, scale):
     layer = QuantDense(kernel.shape[1], weight_scheme=LEARNED, scale_by="learned", use_bias=False)
     layer.build((None, kernel.shape[0]))
-    layer.set_weights([kernel, scale, np.zeros_like(scale)])
+    layer.set_weights([kernel, scale * 7, np.zeros_like(scale)])
     return layer
 
 
@@ -161,11 +161,12 @@ def test_a_learned_scale_gets_the_gradient_of_lsq():
     layer = learning(kernel, scale)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(tf.eye(6)) * weights)
-    by_kernel, by_scale = tape.gradient(loss, [v.value for v in layer.trainable_weights])
+    by_kernel, by_extent = tape.gradient(loss, [v.value for v in layer.trainable_weights])
     ratio = kernel / scale
     inside = np.abs(ratio) < 7
     closed = np.where(inside, np.rint(ratio) - ratio, np.sign(ratio) * 7)
-    np.testing.assert_allclose(by_scale, (closed * weights).sum(axis=0) / np.sqrt(6 * 7), rtol=1e-4)
+    by_scale = (closed * weights).sum(axis=0) / np.sqrt(6 * 7)
+    np.testing.assert_allclose(by_extent, by_scale / 7, rtol=1e-4)  # the extent is seven times the scale
     np.testing.assert_allclose(by_kernel, np.where(inside, weights, 0), rtol=1e-6)
     assert not inside.all()
 
@@ -181,15 +182,15 @@ def test_the_gradient_of_a_learned_scale_is_the_slope_of_its_surrogate():
     layer = learning(kernel.astype("float32"), scale.astype("float32"))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(tf.eye(5)) * weights.astype("float32"))
-    received = tape.gradient(loss, layer.kernel_scale.value)
+    received = tape.gradient(loss, layer.kernel_extent.value) * 7
     np.testing.assert_allclose(received, slope / np.sqrt(5 * 7), rtol=1e-3, atol=1e-5)
 
 
 def test_a_frozen_scale_stays_whatever_the_optimizer_does():
     layer = learning(np.ones((2, 2), "float32"), np.array([0.1, 0.2], "float32"))
     layer.freeze_scale()
-    layer.kernel_scale.assign([9.0, 9.0])
-    np.testing.assert_array_equal(layer.kernel_encoding().scale, np.array([0.1, 0.2], "float32"))
+    layer.kernel_extent.assign([9.0, 9.0])
+    np.testing.assert_allclose(layer.kernel_encoding().scale, [0.1, 0.2], rtol=1e-6)
     np.testing.assert_allclose(layer(np.eye(2, dtype="float32")), [[0.7, 1.0], [0.7, 1.0]], rtol=1e-6)
 
 

@@ -255,12 +255,13 @@ def test_learned_scales_of_kernels_train_and_are_what_every_form_rounds_by(zoo, 
     model = zoo.conv_net()
     qat, x = tfqat.prepare(model, ranges="learned"), zoo.data(model, 16)
     tfqat.calibrate(qat, [x])
-    before = [np.array(layer.kernel_scale) for layer in kernel_layers(qat)]
+    before = [layer.kernel_encoding().scale for layer in kernel_layers(qat)]
     qat.compile("adam", "mse")
     qat.fit(x, np.ones((16, *qat.output_shape[1:])), epochs=2, verbose=0)
     for layer, scale in zip(kernel_layers(qat), before, strict=True):
-        assert not np.array_equal(layer.kernel_scale, scale)
-        np.testing.assert_array_equal(layer.kernel_encoding().scale, layer.kernel_scale)
+        after = layer.kernel_encoding().scale
+        assert not np.array_equal(after, scale)
+        assert (np.abs(after / scale - 1) < 0.2).all()  # two steps of Adam move it a little
     qat.save(tmp_path / "qat.keras")
     np.testing.assert_array_equal(tfqat.load_model(tmp_path / "qat.keras")(x), qat(x))
     np.testing.assert_allclose(tfqat.finalize(qat)(x), qat(x), rtol=1e-4, atol=1e-4)

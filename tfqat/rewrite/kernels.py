@@ -56,14 +56,19 @@ class QuantizedKernel(_Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
-        if self.finalized or self.scale_by != "max":
-            learns = self.scale_by == "learned" and not self.finalized
-            self.kernel_scale = self._state("kernel_scale", "ones", learns)
-            if learns:
-                # Apart from the scale, which an optimizer that knows it may go on moving by momentum.
-                self.frozen_scale = self._state("frozen_scale", "zeros")
+        if self._learns:
+            # As far as the largest integer reaches, a number of the size of weights, as optimizers expect it.
+            self.kernel_extent = self._state("kernel_extent", "ones", trainable=True)
+            # Apart from it, since an optimizer that knows it may go on moving it by momentum.
+            self.frozen_scale = self._state("frozen_scale", "zeros")
+        elif self.finalized or self.scale_by == "held":
+            self.kernel_scale = self._state("kernel_scale", "ones")
             if not self.weight_scheme.symmetric:
                 self.kernel_zero_point = self._state("kernel_zero_point", "zeros")
+
+    @property
+    def _learns(self) -> bool:
+        return self.scale_by == "learned" and not self.finalized
 
     def _state(self, name: str, initializer: str, trainable: bool = False) -> Any:
         scheme = self.weight_scheme
@@ -86,16 +91,16 @@ class QuantizedKernel(_Layer):
     def _rounded(self, kernel: Any) -> Any:
         if self.scale_by == "max":
             return fake_quantize_kernel(kernel, self.weight_scheme)
-        shape = tuple(kernel.shape)
-        ones = broadcast(np.ones(self.kernel_scale.shape), len(shape), shape, self.weight_scheme.axis).shape
-        rounded = fake_quantize_kernel_learned if self.scale_by == "learned" else fake_quantize_held
-        return rounded(kernel, ops.reshape(self._scale_in_use(), ones), self.weight_scheme)
+        scale, shape = self._scale_in_use(), tuple(kernel.shape)
+        ones = broadcast(np.ones(scale.shape), len(shape), shape, self.weight_scheme.axis).shape
+        rounded = fake_quantize_kernel_learned if self._learns else fake_quantize_held
+        return rounded(kernel, ops.reshape(scale, ones), self.weight_scheme)
 
     def _scale_in_use(self) -> Any:
-        if self.scale_by != "learned" or self.finalized:
+        if not self._learns:
             return ops.convert_to_tensor(self.kernel_scale)
         frozen = ops.convert_to_tensor(self.frozen_scale)
-        return ops.where(frozen > 0.0, frozen, ops.convert_to_tensor(self.kernel_scale))
+        return ops.where(frozen > 0.0, frozen, self.kernel_extent / float(self.weight_scheme.qmax))
 
     def call(self, inputs: Any) -> Any:
         self._quantizing = True
@@ -106,11 +111,15 @@ class QuantizedKernel(_Layer):
 
     def hold_scale(self, scale: np.ndarray) -> None:
         """Sets a scale that is held, or learned from here on: one a channel, or one for the whole kernel."""
-        self.kernel_scale.assign(np.broadcast_to(np.asarray(scale, np.float32), self.kernel_scale.shape))
+        if self._learns:
+            extent = np.asarray(scale, np.float32) * np.float32(self.weight_scheme.qmax)
+            self.kernel_extent.assign(np.broadcast_to(extent, self.kernel_extent.shape))
+        else:
+            self.kernel_scale.assign(np.broadcast_to(np.asarray(scale, np.float32), self.kernel_scale.shape))
 
     def freeze_scale(self) -> None:
         """Stops a learned scale where it is, in any loop, also one that was compiled before."""
-        if self.scale_by == "learned" and not self.finalized:
+        if self._learns:
             self.frozen_scale.assign(np.maximum(ops.convert_to_numpy(self._scale_in_use()), SCALE_FLOOR))
 
     def kernel_encoding(self) -> Encoding:

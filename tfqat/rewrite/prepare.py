@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfqat.core.encoding import encoding_of_least_error
 from tfqat.core.scheme import Scheme
@@ -162,7 +163,8 @@ def _quantized(op: Op, plan: Placement, scale_by: str, tfmot_kernels: bool) -> O
         key = (source.key, "quantized", scheme)
         values = source.values
         if scale_by == "learned":
-            values = (*values, encoding_of_least_error(scheme, keras.ops.convert_to_numpy(values[0])).scale)
+            widest = encoding_of_least_error(scheme, keras.ops.convert_to_numpy(values[0]))
+            values = (*values, widest.scale * np.float32(scheme.qmax))
         return replace(op, source=Source(QUANTIZED_LAYERS[op.kind], config, values, key))
     if source.cls is keras.layers.BatchNormalization:
         config = {**source.config, "fused_kernel": tfmot_kernels}
