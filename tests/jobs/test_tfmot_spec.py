@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from tfqat.errors import TfqatError
+from tfqat.jobs import quantize as other_job
 from tfqat.jobs import train as job
 from tfqat.jobs.export import export_spec
+from tfqat.jobs.quantize import quantize
 from tfqat.jobs.train import train
 from tfqat.jobs.trained import quantized_model
 from tfqat.jobs.verify import verify_spec
@@ -23,7 +25,8 @@ from tfqat.training import stages
 @pytest.fixture
 def make_spec(tfmot_models, tmp_path, monkeypatch):
     # Deterministic ops cannot be switched off again, and would reach the other tests.
-    monkeypatch.setattr(job, "make_deterministic", keras.utils.set_random_seed)
+    for module in (job, other_job):
+        monkeypatch.setattr(module, "make_deterministic", keras.utils.set_random_seed)
     arrays = np.load(tfmot_models / "sequential.npz")
     labels = arrays["y0"].argmax(axis=-1)
     data = {"x_train": arrays["x0"], "y_train": labels, "x_test": arrays["x0"], "y_test": labels}
@@ -87,3 +90,14 @@ def test_rules_are_obeyed(make_spec):
     spec = make_spec(quantization={"rules": [{"match": "hidden", "quantize": False}]})
     train(spec)
     assert "hidden" not in {layer.name for layer in kernel_layers(quantized_model(spec))}
+
+
+def test_what_tfmot_trained_is_not_tuned_and_not_quantized_anew(make_spec):
+    with pytest.raises(
+        TfqatError, match=r"tune: received \['bias_correction'\], expected \[\].*ranges belong to its wei"
+    ):
+        train(make_spec({"tune": ["bias_correction"]}))
+    with pytest.raises(
+        TfqatError, match=r"(?s)quantized by TFMOT already; `tfqat train` with training_config.num_epochs=0"
+    ):
+        quantize(make_spec({}), restart=True)

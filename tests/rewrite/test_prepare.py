@@ -9,6 +9,7 @@ import tfqat
 from tfqat.core.encoding import encoding_of_values
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
+from tfqat.graph.feed import by_input
 from tfqat.rewrite.jit import jit_pays
 from tfqat.rewrite.kernels import QuantConv2D
 from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
@@ -158,7 +159,6 @@ def test_the_split_model_is_stock_and_its_encodings_name_its_tensors(trained):
 
 
 def _simulate(graph, encodings, model, x):
-    from tfqat.calibration.calibrate import _by_name
     from tfqat.graph.run import run
 
     def rounded(tensor, value):
@@ -167,7 +167,7 @@ def _simulate(graph, encodings, model, x):
             return value
         return ops.convert_to_tensor(encoding.fake_quantize(np.array(value)))
 
-    values = {name: rounded(name, value) for name, value in _by_name(graph, x).items()}
+    values = {name: rounded(name, value) for name, value in by_input(graph, x).items()}
     visit = lambda op, outs: [rounded(t, o) for t, o in zip(op.outputs, outs, strict=True)]  # noqa: E731
     tensors = run(graph, values, visit)
     return [np.array(tensors[name]) for name in graph.outputs]

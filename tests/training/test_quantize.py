@@ -55,12 +55,12 @@ def make_tuned(make_spec, user_module):
 
 
 def test_it_leaves_a_model_that_is_exported_and_verified(make_tuned, capsys):
-    spec = make_tuned("equalize", "bias_correction", "batch_norm")
+    spec = make_tuned("equalize", "adaround", "bias_correction", "batch_norm")
     quantize(spec)
     printed = capsys.readouterr().out
     for method in spec.quantization.tune:
         assert f"{method}: " in printed
-    rows = ["float", "float + ReLU6", "PTQ (calibrated only)", "PTQ + equalize, bias_correction, batch_norm"]
+    rows = ["float", "float + ReLU6", "PTQ (calibrated only)", "PTQ + equalize, adaround, bias_correction, batch_norm"]
     assert names(spec) == rows
     assert not list(results_of(spec).checkpoints.glob("qat-*"))
     export_spec(spec)

@@ -238,7 +238,9 @@ class Quantization(Section):
     ] = ("relu", "leaky_relu", "prelu", "elu")
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     tune: Annotated[
-        tuple[Literal["equalize", "bias_correction", "batch_norm"], ...], Field(strict=False), AfterValidator(_distinct)
+        tuple[Literal["equalize", "bias_correction", "batch_norm", "adaround"], ...],
+        Field(strict=False),
+        AfterValidator(_distinct),
     ] = ()  # in this order, before training
     strict: bool = False
     activation: Literal["int8", "uint8"] | None = None  # null: the target's own

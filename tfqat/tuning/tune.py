@@ -11,7 +11,7 @@ import keras
 
 from tfqat.errors import TfqatError
 from tfqat.rewrite.model import QuantizedModel, range_layers
-from tfqat.tuning import batch_norm, bias_correction, equalize
+from tfqat.tuning import adaround, batch_norm, bias_correction, equalize
 from tfqat.tuning.report import TuneReport
 from tfqat.tuning.subject import Subject
 from tfqat.tuning.walk import gather
@@ -21,6 +21,7 @@ from tfqat.view.view import view
 METHODS: Mapping[str, Callable[[Subject], TuneReport]] = {
     bias_correction.NAME: bias_correction.correct_biases,
     batch_norm.NAME: batch_norm.estimate_batch_norms,
+    adaround.NAME: adaround.round_adaptively,
 }
 
 
@@ -29,8 +30,9 @@ def tune(model: keras.Model, methods: Iterable[str], dataset: Iterable[Any], ima
 
     Args:
         model: one that ``prepare`` returned and ``calibrate`` has seen.
-        methods: in this order, some of ``bias_correction`` (moves biases to keep the mean of each channel) and
-            ``batch_norm`` (BatchNorm statistics anew; after training, too).
+        methods: in this order, some of ``adaround`` (weights up or down, as each layer's output errs
+            least), ``bias_correction`` (moves biases to keep the mean of each channel) and ``batch_norm`` (BatchNorm
+            statistics anew; after training, too).
         dataset: as ``calibrate`` takes it; training images.
         images: how many are looked at, in whole batches; all are in memory at once.
 
