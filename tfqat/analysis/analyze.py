@@ -22,9 +22,8 @@ from tfqat.analysis.samples import batch_size_of, read_samples
 from tfqat.analysis.sensitivity import Sensitivity, rows_for, sensitivity_of
 from tfqat.analysis.statistics import ROWS, Statistics, statistics_of
 from tfqat.analysis.tensors import worst_sqnr
-from tfqat.core.listing import some
 from tfqat.errors import TfqatError
-from tfqat.rewrite.model import QuantizedModel, range_layers
+from tfqat.rewrite.model import QuantizedModel, check_calibrated
 
 IMAGES = 800
 PACKAGES = ("tfqat", "keras", "tensorflow", "numpy")
@@ -55,7 +54,7 @@ def analyze(
         OSError: the folder cannot be written.
     """
     check_arguments(images, budget)
-    _check_model(model)
+    check_calibrated(model)
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)  # what cannot be is found now, and not after the work
     found = _analysis(model, dataset, images, budget)
@@ -94,22 +93,6 @@ def check_arguments(images: int, budget: float | None) -> None:
         raise TfqatError(f"images: expected a whole number of at least 1, received {images!r}.")
     if budget is not None and not (math.isfinite(budget) and budget > 0):
         raise TfqatError(f"budget: expected seconds above 0, or None for no limit, received {budget!r}.")
-
-
-def _check_model(model: keras.Model) -> None:
-    if not isinstance(model, QuantizedModel):
-        raise TfqatError(
-            f"Model {model.name!r} is a {type(model).__name__}, not one that tfqat.prepare returned; prepare and "
-            "calibrate it first."
-        )
-    if model.finalized:
-        raise TfqatError(f"Model {model.name!r} is finalized: its float kernels are gone. Give the one before that.")
-    unseen = [layer.name for layer in range_layers(model) if not layer.has_data]
-    if unseen:
-        raise TfqatError(
-            f"{len(unseen)} Quantizers have seen no data: {some(unseen)}. Run tfqat.calibrate on representative data, "
-            "or train, first."
-        )
 
 
 def _own_sqnr(block: Block, known: Statistics) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfqat.core.listing import some
 from tfqat.errors import TfqatError
 from tfqat.graph.depth import room_for
 from tfqat.graph.placement import Placement, placement_from_dict
@@ -61,6 +62,23 @@ class _Plan:
 
     def __init__(self, placement: Placement | None) -> None:
         self.placement = placement
+
+
+def check_calibrated(model: keras.Model) -> None:
+    """Raises TfqatError unless it is a prepared model, not finalized, all of whose Quantizers have a range."""
+    if not isinstance(model, QuantizedModel):
+        raise TfqatError(
+            f"Model {model.name!r} is a {type(model).__name__}, not one that tfqat.prepare returned: give the one that "
+            "tfqat.prepare returned, after tfqat.calibrate."
+        )
+    if model.finalized:
+        raise TfqatError(f"Model {model.name!r} is finalized: its float kernels are gone. Give the one before that.")
+    unseen = [layer.name for layer in range_layers(model) if not layer.has_data]
+    if unseen:
+        raise TfqatError(
+            f"{len(unseen)} Quantizers have seen no data: {some(unseen)}. Train, or run tfqat.calibrate first, on "
+            "representative data."
+        )
 
 
 def range_layers(model: keras.Model) -> list[RangeEstimator]:

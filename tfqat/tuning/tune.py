@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tfqat.errors import TfqatError
-from tfqat.rewrite.model import QuantizedModel, range_layers
+from tfqat.rewrite.model import check_calibrated
 from tfqat.tuning import adaround, batch_norm, bias_correction, equalize
 from tfqat.tuning.report import TuneReport
 from tfqat.tuning.subject import Subject
@@ -45,7 +45,7 @@ def tune(model: keras.Model, methods: Iterable[str], dataset: Iterable[Any], ima
     """
     chosen = [methods] if isinstance(methods, str) else list(methods)
     _check_methods(chosen)
-    _check_model(model)
+    check_calibrated(model)
     if images < 1:
         raise TfqatError(f"images: expected at least 1, received {images!r}.")
     graph = view(model)
@@ -69,19 +69,3 @@ def _check_methods(methods: list[str]) -> None:
     twice = [name for name, count in Counter(methods).items() if count > 1]
     if twice:
         raise TfqatError(f"methods: expected each once, received {', '.join(twice)} more than once.")
-
-
-def _check_model(model: keras.Model) -> None:
-    if not isinstance(model, QuantizedModel):
-        raise TfqatError(
-            f"Model {model.name!r} is a {type(model).__name__}; tune the one that tfqat.prepare returned, after "
-            "tfqat.calibrate."
-        )
-    if model.finalized:
-        raise TfqatError(f"Model {model.name!r} is finalized, so nothing in it can be tuned; tune it before.")
-    unseen = [layer.name for layer in range_layers(model) if not layer.has_data]
-    if unseen:
-        raise TfqatError(
-            f"{len(unseen)} Quantizers of model {model.name!r} have no range yet ({', '.join(unseen[:5])}): run "
-            "tfqat.calibrate first."
-        )
