@@ -79,7 +79,7 @@ def implicit_kernels(
 def errors(model: onnx.ModelProto, encodings: Encodings) -> dict[str, float]:
     """Weighted node -> the farthest that one of its weights moves, in steps of its trained grid.
 
-    Only kernels with an Encoding are looked at; those below REPORTED are left out.
+    Only kernels of INT8 layers with an Encoding are looked at; those below REPORTED are left out.
 
     Raises:
         RequantizationError: one that was trained here moves by more than TOLERATED. An imported one is only reported:
@@ -89,7 +89,7 @@ def errors(model: onnx.ModelProto, encodings: Encodings) -> dict[str, float]:
     found = {}
     for node, weight in weights_of(model).items():
         encoding = encodings.weights.get(node)
-        if encoding is None:
+        if encoding is None or node in encodings.float_ops:
             continue
         kernel = numpy_helper.to_array(arrays[weight.initializer])
         shape = [-1 if i == weight.axis and encoding.scheme.per_channel else 1 for i in range(kernel.ndim)]

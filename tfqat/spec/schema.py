@@ -218,7 +218,7 @@ class Rule(Section):
     """What is done with the ops whose name matches; ``null`` leaves a question to the target."""
 
     match: Text  # a name, or a pattern with * and ?
-    quantize: bool | None = None
+    quantize: bool | Literal["weights"] | None = None  # weights: of few bits, beside float activations
     relu6: bool | None = None
     weight_bits: Bits | None = None
     activation_bits: Bits | None = None
