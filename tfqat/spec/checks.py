@@ -218,6 +218,18 @@ def _equalize_first(tune: Any) -> str | None:
     return f"received equalize behind {tune[0]}; expected it first, since it works on the float model"
 
 
+def _for_qat(value: Any, enable_qat: Any) -> str | None:
+    if value is None or enable_qat:
+        return None
+    return "is for quantization-aware training, but enable_qat is false; expected null, or enable_qat: true"
+
+
+def _something_to_learn(weight: Any, features: Any) -> str | None:
+    if weight or features:
+        return None
+    return "received 0 without features, so nothing would be learnt; expected above 0, or features"
+
+
 def _empty_rules(values: Mapping[str, Any], faulty: set[Path]) -> Iterator[Problem]:
     base: Path = ("quantization_config", "rules")
     rules = keys.value_at(base, values)
@@ -270,6 +282,8 @@ CHECKS = (
         f"{_MODEL}.checkpoint",
     ),
     _check(f"{_TRAIN}.optimizer.momentum", _only_for(("sgd",), 0.9), f"{_TRAIN}.optimizer.name"),
+    _check(f"{_TRAIN}.distillation", _for_qat, f"{_TRAIN}.enable_qat"),
+    _check(f"{_TRAIN}.distillation.weight", _something_to_learn, f"{_TRAIN}.distillation.features"),
     _check(f"{_QUANT}.calibration.percentile", _only_for(("percentile",), 99.99), f"{_QUANT}.calibration.method"),
     _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),
     _check(f"{_QUANT}.observe_fraction", _only_for(("moving_average",), 1.0), _RANGES),

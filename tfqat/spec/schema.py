@@ -192,6 +192,15 @@ class Optimizer(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Distillation(Section):
+    """What quantization-aware training learns from the float model, besides the labels."""
+
+    weight: Annotated[float, Field(ge=0)] = 1.0  # of the outputs' term, beside 1 for the labels' loss
+    temperature: Annotated[float, Field(gt=0)] = 3.0
+    features: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = ()  # names of ops
+    feature_weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Training(Section):
     """Float epochs, then (``enable_qat``) quantization-aware epochs."""
 
@@ -200,6 +209,7 @@ class Training(Section):
     num_epochs: Count = 4  # of quantization-aware training; 0 only calibrates
     optimizer: Optimizer = Optimizer()
     qat_learning_rate: Annotated[float, Field(gt=0)] | None = None  # null: a tenth of learning_rate
+    distillation: Distillation | None = None
     tensorboard: bool = False
 
 
