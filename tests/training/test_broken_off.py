@@ -13,6 +13,16 @@ from tfqat.training import loop
 
 OPTIONS = {
     "distillation": {"distillation": {"temperature": 2.0}},
+    "schedule": {
+        "optimizer": {"warmup_epochs": 0.5},
+        "freeze_ranges_epoch": 1,
+        "freeze_batch_norm_epoch": 2,
+        "keep": "best",
+        "recoveries": 1,
+    },
+    "average": {"optimizer": {"ema": 0.9, "name": "adam", "learning_rate": 0.01}},
+    "oscillation": {"oscillation": {"dampening": 0.1, "freeze_threshold": 0.02, "momentum": 0.1}},
+    "precision": {"precision": "mixed_float16"},
 }
 
 

@@ -19,7 +19,7 @@ from tfqat.training.results import Results
 # The loss of training is all that is minimized; its terms besides the labels' loss stand behind the usual columns.
 COLUMNS = (
     *("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"),
-    *("distillation_loss", "feature_loss"),
+    *("distillation_loss", "feature_loss", "dampening_loss"),
 )
 
 
