@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfqat.rewrite.plan import placement
     from tfqat.rewrite.prepare import prepare
     from tfqat.spec.load import load_spec
+    from tfqat.training.distillation import distill
     from tfqat.tuning.equalize import equalize
     from tfqat.tuning.tune import tune
     from tfqat.view.custom import quantizable
@@ -35,6 +36,7 @@ _HOMES = {
     "build_model": "tfqat.models.zoo",
     "calibrate": "tfqat.calibration.calibrate",
     "convert": "tfqat.jobs.convert",
+    "distill": "tfqat.training.distillation",
     "equalize": "tfqat.tuning.equalize",
     "export": "tfqat.jobs.export",
     "finalize": "tfqat.rewrite.finalize",
@@ -53,6 +55,7 @@ __all__ = [
     "build_model",
     "calibrate",
     "convert",
+    "distill",
     "equalize",
     "export",
     "finalize",

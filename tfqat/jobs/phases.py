@@ -10,10 +10,12 @@ from typing import Any
 import keras
 
 from tfqat.calibration.calibrate import calibrate
+from tfqat.graph.placement import Placement
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.prepare import prepare, relu6_model
 from tfqat.training import stages
 from tfqat.training.checkpoint import restore, save_model
+from tfqat.training.distillation import distill
 from tfqat.training.evaluation import compile_model, evaluate_model
 from tfqat.training.journal import add_status
 from tfqat.training.loop import compile_phase, train_phase
@@ -74,6 +76,13 @@ def prepared(model: keras.Model, spec: Any) -> QuantizedModel:
     )
 
 
+def planned(model: keras.Model, spec: Any) -> Placement:
+    """The Placement that ``model`` will get; finds what cannot be done before hours of training."""
+    qat = prepared(equalized(model, spec)[0], spec)
+    distilled(qat, model, "values", spec)
+    return qat.placement
+
+
 def equalized(model: keras.Model, spec: Any) -> tuple[keras.Model, list[TuneReport]]:
     """The float model, equalized where the spec asks for it, and what that changed."""
     if EQUALIZE not in spec.quantization.tune:
@@ -100,6 +109,13 @@ def quantize_only(model: keras.Model, qat: QuantizedModel, loss: Any, data: Any,
     if section.tune:
         _tune(qat, plain is qat, data, spec)
         add_row(f"{stages.TUNED} {', '.join(section.tune)}", qat, data, results)
+
+
+def distilled(qat: QuantizedModel, teacher: keras.Model, outputs: str, spec: Any) -> None:
+    """Has the training of ``qat`` learn from the float model, whose outputs are that, where the spec asks for it."""
+    section = spec.training.distillation
+    if section is not None:
+        distill(qat, teacher, outputs=outputs, **section.model_dump())
 
 
 def add_row(name: str, model: keras.Model, data: Any, results: Results, file_size: int | None = None) -> None:

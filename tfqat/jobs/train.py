@@ -10,7 +10,17 @@ from tfqat import data as datasets
 from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
 from tfqat.jobs import tfmot_spec
-from tfqat.jobs.phases import QUANTIZE, add_row, equalized, float_phase, noted, prepared, quantize_only
+from tfqat.jobs.phases import (
+    QUANTIZE,
+    add_row,
+    distilled,
+    equalized,
+    float_phase,
+    noted,
+    planned,
+    prepared,
+    quantize_only,
+)
 from tfqat.models.tfmot.model import Tfmot
 from tfqat.models.zoo import build_model
 from tfqat.rewrite.finalize import finalize
@@ -48,7 +58,7 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
         model, tfmot = build_model(spec, trust), tfmot_spec.tfmot_of(spec)
         if spec.training.enable_qat:
             # Also before the float phase: a model or rule that cannot be prepared is found now and not hours later.
-            plan = tfmot_spec.planned(tfmot, spec) if tfmot else prepared(equalized(model, spec)[0], spec).placement
+            plan = tfmot_spec.planned(tfmot, spec) if tfmot else planned(model, spec)
             write_text(results.placement, f"{plan}\n")
         data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
         loss = loss_for(model, data.validation)
@@ -88,6 +98,7 @@ def _qat_phase(model: keras.Model, tfmot: Tfmot | None, loss: Any, data: Any, sp
         else:
             quantize_only(model, qat, loss, data, spec, results)
         save_checkpoint(qat, results, "qat", 0)
+    distilled(qat, model, "logits" if loss.from_logits else "probabilities", spec)
     train_phase(qat, data, spec, results, "qat")
     if BATCH_NORM in spec.quantization.tune and spec.training.num_epochs:
         print(*tune(qat, [BATCH_NORM], data.calibration), sep="\n")  # training has moved what it was estimated for
