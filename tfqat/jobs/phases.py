@@ -102,6 +102,15 @@ def quantize_only(model: keras.Model, qat: QuantizedModel, loss: Any, data: Any,
         add_row(f"{stages.TUNED} {', '.join(section.tune)}", qat, data, results)
 
 
+def quantized_as_asked(model: keras.Model, data: Any, spec: Any) -> QuantizedModel:
+    """What `tfqat quantize` makes of a float model: equalized, prepared, calibrated and tuned; nothing is noted."""
+    qat = prepared(equalized(model, spec)[0], spec)
+    _calibrate(qat, data, spec)
+    if spec.quantization.tune:
+        _tune(qat, True, data, spec)
+    return qat
+
+
 def add_row(name: str, model: keras.Model, data: Any, results: Results, file_size: int | None = None) -> None:
     """Measures ``model`` on the validation images and notes it as a row of the stage table."""
     accuracy = evaluate_model(model, data.validation).accuracy
