@@ -18,6 +18,7 @@ from tfqat.training.evaluation import compile_model, evaluate_model
 from tfqat.training.journal import add_status
 from tfqat.training.loop import compile_phase, train_phase
 from tfqat.training.results import Results
+from tfqat.training.summary import write_summary
 from tfqat.tuning.equalize import NAME as EQUALIZE
 from tfqat.tuning.equalize import equalize
 from tfqat.tuning.report import TuneReport
@@ -109,6 +110,12 @@ def quantized_as_asked(model: keras.Model, data: Any, spec: Any) -> QuantizedMod
     if spec.quantization.tune:
         _tune(qat, True, data, spec)
     return qat
+
+
+def told(results: Results) -> None:
+    """Prints the stage table, and writes the summary page."""
+    stages.print_stages(stages.read_stages(results.stages))
+    print(f"Summary: {write_summary(results)}")
 
 
 def add_row(name: str, model: keras.Model, data: Any, results: Results, file_size: int | None = None) -> None:

@@ -10,7 +10,7 @@ from tfqat import data as datasets
 from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
 from tfqat.jobs import tfmot_spec
-from tfqat.jobs.phases import QUANTIZE, add_row, equalized, float_phase, noted, prepared, quantize_only
+from tfqat.jobs.phases import QUANTIZE, add_row, equalized, float_phase, noted, prepared, quantize_only, told
 from tfqat.models.tfmot.model import Tfmot
 from tfqat.models.zoo import build_model
 from tfqat.rewrite.finalize import finalize
@@ -40,7 +40,7 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
     results = open_results(spec, restart)
     if _finished(results, spec):
         print(f"{results.folder} holds this spec's finished run; nothing was trained. `tfqat train --restart` would.")
-        stages.print_stages(stages.read_stages(results.stages))
+        told(results)
         return
     _forget_untrained(results)
     with noted(results), labels_explained():
@@ -55,7 +55,7 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
         float_phase(model, loss, data, spec, results)
         if spec.training.enable_qat:
             _qat_phase(model, tfmot, loss, data, spec, results)
-    stages.print_stages(stages.read_stages(results.stages))
+    told(results)
 
 
 def _finished(results: Results, spec: Any) -> bool:
