@@ -91,7 +91,7 @@ def test_a_kernel_that_rounding_ruins_goes_to_float_alone(reader, sound, images)
     assert found.points[0].drop > 5
     assert found.best.floats == (reader,)
     assert [rule["match"] for rule in found.rules] == [reader, f"{reader}_relu"]
-    assert "the output error falls from" in found.reasons[0]
+    assert "its rounding alone changes the output by" in found.reasons[0]
     fresh = again(faulty, found.rules, images, relu6=())
     assert accuracy(fresh, images, labels) == pytest.approx(found.best.accuracy)
     assert 100 * (found.float_accuracy - accuracy(fresh, images, labels)) <= 5

@@ -1,8 +1,8 @@
 """Candidate: INT8 blocks that may go to float together, with what their rounding costs the model.
 
 A kernel's rounding ends with its own block; a tensor's only where all blocks around it, which give and read it, are
-float. So each block is a candidate, and so are those around each tensor. What a candidate gains is measured on the
-analysed model with all the rounding left out that the placement with its rules has not.
+float. So each block is a candidate, and so are those around each tensor. What a candidate costs is measured on the
+float form with that rounding alone which the placement with its rules has not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ Plan = Callable[[list[dict[str, Any]]], Placement]
 
 @dataclass(frozen=True)
 class Candidate:
-    """``gain``: by how much the square of the output error falls; ``cost``: share of multiply-accumulates."""
+    """``gain``: square of the output error by its rounding alone; ``cost``: share of multiply-accumulates.
+
+    Errors of many blocks add up by their squares, roughly; and what one costs beside all others says nothing where
+    these have spoilt the output already.
+    """
 
     blocks: tuple[Int8Block, ...]
     gain: float
@@ -54,24 +58,23 @@ def candidates_of(
     blocks = [Block(name, "candidate", None, off) for name, off in switched.items()]
     found = sensitivity_of(forms, blocks, samples, rows, deadline)
     total = sum(block.macs for block in known.blocks) or 1
-    whole = found.forms["quantized"].output_error
     measured = []
-    for name, (_, without) in found.alone.items():
-        gain = whole**2 - without.output_error**2
+    for name, (alone, _) in found.alone.items():
         cost = sum(block.macs for block in sets[name]) / total + CHANGE * len(sets[name])
-        reason = f"without its rounding the output error falls from {whole:.2%} to {without.output_error:.2%}"
-        measured.append(Candidate(sets[name], gain, cost, reason))
+        reason = f"its rounding alone changes the output by {alone.output_error:.2%}"
+        measured.append(Candidate(sets[name], alone.output_error**2, cost, reason))
     useful = sorted((c for c in measured if c.gain > 0), key=lambda c: -c.gain / c.cost)
     return useful, len(switched) - len(found.alone)
 
 
 def low_bit_order(
     forms: Forms, kernels: Sequence[str], samples: Samples, rows: int, deadline: float | None
-) -> list[str]:
-    """The kernels of a model whose kernels have few bits, by the output error of each alone, least first."""
+) -> dict[str, float]:
+    """The kernels of a model whose kernels have few bits, with the output error of each alone, least first."""
     blocks = [Block(name, "candidate", name, ()) for name in kernels]
     alone = sensitivity_of(forms, blocks, samples, rows, deadline).alone
-    return sorted(alone, key=lambda name: alone[name][0].output_error)
+    errors = {name: quantized.output_error for name, (quantized, _) in alone.items()}
+    return dict(sorted(errors.items(), key=lambda item: item[1]))
 
 
 def _sets(known: Int8Blocks) -> dict[str, tuple[Int8Block, ...]]:

@@ -28,9 +28,9 @@ class Point:
     low_share: float
 
     @property
-    def rank(self) -> tuple[float, float, float]:
-        """What is better is greater: more on integers, then more in few bits, then the accuracy."""
-        return self.int8_share, self.low_share, self.accuracy
+    def rank(self) -> tuple[float, float, int, float]:
+        """What is better is greater: more on integers, then more in few bits, fewer blocks in float, the accuracy."""
+        return self.int8_share, self.low_share, -len(self.floats), self.accuracy
 
 
 @dataclass(frozen=True)

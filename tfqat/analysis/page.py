@@ -58,7 +58,7 @@ def _front(front: Mapping[str, Any] | None) -> str:
         shares = [f"{point['int8_share']:.1%}", *([f"{point['low_share']:.1%}"] if low else [])]
         said = "chosen" if number == front["chosen"] else "" if number in front["pareto"] else "another is better"
         floats = some(point["floats"], 4) or "nothing"
-        rows.append([floats, f"{point['accuracy']:.2%}", f"{-point['drop']:+.2f}", *shares, said])
+        rows.append([floats, f"{point['accuracy']:.2%}", f"{0 - point['drop']:+.2f}", *shares, said])
     heads = ["in float", "accuracy", "points", "on integers", *low, ""]
     rules = [
         [", ".join(f"{key}: {value}" for key, value in rule.items()), reason]

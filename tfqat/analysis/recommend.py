@@ -91,6 +91,7 @@ class _Recommender:
         self.known: Int8Blocks = int8_blocks_of(subject.graph, self.before)
         self.search = Search(self._measure, wish.max_drop, self.deadline, self.before.weights)
         self.candidates: list[Candidate] = []
+        self.errors: dict[str, float] = {}
         self.notes: list[str] = []
 
     def front(self) -> Front:
@@ -141,7 +142,8 @@ class _Recommender:
             return
         low = forms_of(self.subject.quantize([*self._float_rules(floats), *low_bit_rules(kernels, bits)]))
         half = None if self.deadline is None else (time.monotonic() + self.deadline) / 2
-        self.search.to_low(low_bit_order(low, kernels, self.samples, self._rows(low), half))
+        self.errors = low_bit_order(low, kernels, self.samples, self._rows(low), half)
+        self.search.to_low(list(self.errors))
 
     def _measure(self, floats: Floats, low: tuple[str, ...]) -> Point:
         rules = self._float_rules(floats)
@@ -154,7 +156,7 @@ class _Recommender:
             floats=tuple(block.name for block in self._ordered(floats)),
             low=tuple(low),
             accuracy=accuracy,
-            drop=100 * (self.float_accuracy - accuracy),
+            drop=round(100 * (self.float_accuracy - accuracy), 9) + 0.0,
             int8_share=model.placement.int8_mac_share,
             low_share=_low_share(model.placement, low),
         )
@@ -196,7 +198,8 @@ class _Recommender:
         if point.low and self.wish.low_bits is not None:
             rules += low_bit_rules(point.low, self.wish.low_bits)
             reasons += [
-                f"{name} with {self.wish.low_bits} bits: among the kernels that lose least" for name in point.low
+                f"{name} with {self.wish.low_bits} bits: alone it changes the output by {self.errors[name]:.2%}"
+                for name in point.low
             ]
         return rules, reasons
 

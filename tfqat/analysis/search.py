@@ -57,7 +57,7 @@ class Search:
     def to_float(self, candidates: Sequence[Candidate]) -> None:
         """Measures as many candidates in float as the bound asks for."""
         try:
-            self._to_float([_first(candidates, count) for count in range(len(candidates) + 1)])
+            self._to_float(self._growing(candidates))
         except OutOfTime:
             self.out_of_time = True
 
@@ -71,9 +71,17 @@ class Search:
         except OutOfTime:
             self.out_of_time = True
 
+    def _growing(self, candidates: Sequence[Candidate]) -> list[Floats]:
+        """None in float, then one candidate more each; those that would leave no kernel on integers are passed over."""
+        sets: list[Floats] = [frozenset()]
+        for candidate in candidates:
+            more = sets[-1] | set(candidate.blocks)
+            if more != sets[-1] and self._leaves_kernels(more):
+                sets.append(more)
+        return sets
+
     def _to_float(self, sets: list[Floats]) -> None:
-        usable = [number for number, blocks in enumerate(sets) if self._leaves_kernels(blocks)]
-        most, reach = usable[-1], 1
+        most, reach = len(sets) - 1, 1
         while reach < most and not self._within(sets[reach]):
             reach *= 2
         reach = min(reach, most)
@@ -120,7 +128,3 @@ class Search:
 
     def _keeps(self, point: Point) -> bool:
         return point.drop <= self._max_drop + 1e-9
-
-
-def _first(candidates: Sequence[Candidate], count: int) -> Floats:
-    return frozenset(block for candidate in candidates[:count] for block in candidate.blocks)

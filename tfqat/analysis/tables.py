@@ -36,7 +36,7 @@ def front_table(front: Front) -> Table:
         table.add_row(
             escape(some(point.floats, 3)) if point.floats else "nothing",
             f"{point.accuracy:.2%}",
-            f"{-point.drop:+.2f}",
+            f"{0 - point.drop:+.2f}",
             *shares,
             said,
         )

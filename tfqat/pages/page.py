@@ -56,10 +56,9 @@ def table(name: str, heads: Sequence[str], rows: Iterable[Sequence[str]], texts:
         shown = ((' class="text"' if number in words else "", escape(cell)) for number, cell in enumerate(cells))
         return "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in shown) + "</tr>"
 
-    body = "".join(line("td", row) for row in rows)
-    return (
-        f'<div class="scroll"><table id="{name}"><thead>{line("th", heads)}</thead><tbody>{body}</tbody></table></div>'
-    )
+    head, body = line("th", heads), "".join(line("td", row) for row in rows)
+    plain = f'<table id="{name}" class="plain"><thead>{head}</thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{plain}</div>'
 
 
 def _own(name: str) -> str:

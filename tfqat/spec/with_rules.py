@@ -94,7 +94,8 @@ def _rules_edit(
         return start, start, _lines(rules, reasons, " " * before.start_mark.column)
     old = parse(text).values[SECTION][RULES]
     lines = _lines(rules, reasons, f"{indent}  ") + _lines(old, [""] * len(old), f"{indent}  ")
-    return before.start_mark.index, before.end_mark.index, f"\n{lines}".rstrip("\n")
+    start = len(text[: before.start_mark.index].rstrip(" "))
+    return start, before.end_mark.index, f"\n{lines}".rstrip("\n")
 
 
 def _value(node: yaml.MappingNode, name: str) -> yaml.Node | None:

@@ -75,8 +75,9 @@ def _notes(results: Results) -> list[str]:
 
 
 def _stages(rows: Sequence[Stage]) -> str:
-    heads = ["stage", "run by", "accuracy", "points", "file size"]
-    return table("stages", heads, [cells_of(row, rows[0]) for row in rows], (0, 1))
+    heads = ["stage", "accuracy", "points", "file size", "run by"]
+    cells = [cells_of(row, rows[0]) for row in rows]
+    return table("stages", heads, [(name, *numbers, runner) for name, runner, *numbers in cells], (0, 4))
 
 
 def _placed(plan: Placement | None) -> str:
