@@ -152,6 +152,17 @@ def test_the_recommended_spec_keeps_comments_and_makes_what_was_measured(quantiz
     assert front.sentence in Path("results/analysis/report.html").read_text()
 
 
+def test_of_a_trained_model_it_is_said_what_training_gave(quantized):
+    spec, source = quantized
+    train_job.train(spec)
+    found = analyze_spec(spec, 10_000, wish=(2.0, None), source=source)
+    drop = 100 * (found.front.float_accuracy - found.forms["quantized"].accuracy)
+    assert any(f"{abs(drop):.2f} points {'above' if drop < 0 else 'below'} float" in note for note in found.notes)
+    # What was trained on is not what is recommended from: the float model is.
+    assert found.front.points[0].drop > 2
+    assert found.front.best.floats == ("conv",)
+
+
 def test_no_mixed_precision_keeps_the_bound(quantized, capsys):
     spec, source = quantized
     spec = spec.model_copy(update={"export": spec.export.model_copy(update={"formats": ("tflite",)})})

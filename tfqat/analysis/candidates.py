@@ -7,7 +7,7 @@ float form with that rounding alone which the placement with its rules has not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,8 @@ def candidates_of(
     measured = []
     for name, (alone, _) in found.alone.items():
         cost = sum(block.macs for block in sets[name]) / total + CHANGE * len(sets[name])
-        reason = f"its rounding alone changes the output by {alone.output_error:.2%}"
+        whose = "its rounding" if len(sets[name]) == 1 else "their rounding"
+        reason = f"{whose} alone changes the output by {alone.output_error:.2%}"
         measured.append(Candidate(sets[name], alone.output_error**2, cost, reason))
     useful = sorted((c for c in measured if c.gain > 0), key=lambda c: -c.gain / c.cost)
     return useful, len(switched) - len(found.alone)
@@ -104,12 +105,15 @@ def _off(forms: Forms, before: Placement, after: Placement | None) -> tuple[str,
     return (*kernels, *tensors)
 
 
-def reasons_of(candidates: Iterable[Candidate]) -> Mapping[str, str]:
-    """Block -> why it goes to float."""
+def reasons_of(candidates: Sequence[Candidate], floats: Collection[Int8Block]) -> Mapping[str, str]:
+    """Block in float -> why: its own rounding, or that of a tensor around it where most of the loss is there."""
+    gains = {c.blocks[0]: c.gain for c in candidates if len(c.blocks) == 1}
+    own: Callable[[Int8Block], float] = lambda block: gains.get(block, 0.0)  # noqa: E731
     found: dict[str, str] = {}
-    for candidate in candidates:
-        for block in candidate.blocks:
-            others = [other.name for other in candidate.blocks if other is not block]
-            beside = f" (together with {', '.join(others)})" if others else ""
-            found.setdefault(block.name, candidate.reason + beside)
+    for block in floats:
+        around = [c for c in candidates if block in c.blocks and all(other in floats for other in c.blocks)]
+        # What a tensor's own rounding adds to that of the blocks around it.
+        worst = max(around, key=lambda c: c.gain if len(c.blocks) == 1 else c.gain - 2 * sum(own(b) for b in c.blocks))
+        others = [other.name for other in worst.blocks if other is not block]
+        found[block.name] = worst.reason + (f" (together with {', '.join(others)})" if others else "")
     return found

@@ -6,6 +6,7 @@ The tables are made here; ``page.html`` says where they stand, and ``page.js`` d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -28,6 +29,7 @@ COLUMNS = (
     ("kind", True),
     ("place", False),
 )
+QUOTE = '"'
 SORTED_BY = "output error, alone quantized"
 
 
@@ -59,18 +61,19 @@ def _front(front: Mapping[str, Any] | None) -> str:
         said = "chosen" if number == front["chosen"] else "" if number in front["pareto"] else "another is better"
         floats = some(point["floats"], 4) or "nothing"
         rows.append([floats, f"{point['accuracy']:.2%}", f"{0 - point['drop']:+.2f}", *shares, said])
+    marked = None if front["chosen"] is None else order.index(front["chosen"])
     heads = ["in float", "accuracy", "points", "on integers", *low, ""]
     rules = [
-        [", ".join(f"{key}: {value}" for key, value in rule.items()), reason]
+        [", ".join(f"{key}: {json.dumps(value).strip(QUOTE)}" for key, value in rule.items()), reason]
         for rule, reason in zip(front["rules"], front["reasons"], strict=True)
     ]
-    told = table("rules", ["rule", "measured"], rules, (0, 1)) if rules else ""
+    told = f"<h3>Rules of the chosen one</h3>{table('rules', ['rule', 'measured'], rules, (0, 1))}" if rules else ""
     return (
         f"<section><h2>Mixed precision</h2><p>{escape(front['sentence'])}</p>"
         '<p class="soft">Each model was quantized without training and measured: accuracy against the share of the '
         "multiply-accumulates on integers; the bound is dashed.</p>"
         '<div id="front" class="plot"></div><p id="front-said" class="said soft" aria-live="polite"></p>'
-        f"{table('points', heads, rows, (0, len(heads) - 1))}{told}</section>"
+        f"{table('points', heads, rows, (0, len(heads) - 1), marked)}{told}</section>"
     )
 
 

@@ -189,7 +189,7 @@ class _Recommender:
         """Those of the chosen point, and the reason of each."""
         if self.search.chosen is None:
             return [], []
-        point, why = self.search.points[self.search.chosen], reasons_of(self.candidates)
+        point, why = self.search.points[self.search.chosen], reasons_of(self.candidates, self.search.floats)
         rules, reasons = [], []
         for block in self._ordered(self.search.floats):
             more = rules_for([block])

@@ -78,13 +78,12 @@ def _with_trained(front: Front, found: Analysis, spec: Any) -> Front:
         return front
     drop = 100 * (front.float_accuracy - accuracy)
     note = (
-        f"Mixed precision was measured without training. The model trained quantized, all on integers, is "
-        f"{drop:.2f} points below float"
+        "Mixed precision was measured without training. The model trained quantized, all on integers, is "
+        f"{abs(drop):.2f} points {'above' if drop < 0 else 'below'} float"
     )
-    enough = (
-        ": within the bound as it is." if drop <= front.max_drop else "; training with the new spec goes on from it."
-    )
-    return replace(front, notes=(*front.notes, note + enough))
+    enough = drop <= front.max_drop
+    note += ": within the bound as it is." if enough else "; training with the new spec begins with its float model."
+    return replace(front, notes=(*front.notes, note))
 
 
 def _write_spec(spec: Any, source: Path | None, front: Front, folder: Path) -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import count
 
 # What is shown (markup), and the value that it is sorted by; None where it is not known.
 Cell = tuple[str, object]
@@ -48,16 +49,23 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found.group(1)], template)
 
 
-def table(name: str, heads: Sequence[str], rows: Iterable[Sequence[str]], texts: Iterable[int] = (0,)) -> str:
-    """A table of plain cells, which are escaped; the columns ``texts`` hold words."""
+def table(
+    name: str,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    texts: Iterable[int] = (0,),
+    chosen: int | None = None,
+) -> str:
+    """A table of plain cells, which are escaped; the columns ``texts`` hold words, the row ``chosen`` is marked."""
     words = set(texts)
 
-    def line(tag: str, cells: Sequence[str]) -> str:
+    def line(tag: str, cells: Sequence[str], mark: str = "") -> str:
         shown = ((' class="text"' if number in words else "", escape(cell)) for number, cell in enumerate(cells))
-        return "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in shown) + "</tr>"
+        return f"<tr{mark}>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in shown) + "</tr>"
 
-    head, body = line("th", heads), "".join(line("td", row) for row in rows)
-    plain = f'<table id="{name}" class="plain"><thead>{head}</thead><tbody>{body}</tbody></table>'
+    marks = (' class="chosen"' if number == chosen else "" for number in count())
+    body = "".join(line("td", row, mark) for row, mark in zip(rows, marks, strict=False))
+    plain = f'<table id="{name}" class="plain"><thead>{line("th", heads)}</thead><tbody>{body}</tbody></table>'
     return f'<div class="scroll">{plain}</div>'
 
 
