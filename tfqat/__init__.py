@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfqat.jobs.convert import convert
     from tfqat.jobs.export import export
     from tfqat.jobs.from_tfmot import from_tfmot
+    from tfqat.jobs.recommend import recommend
     from tfqat.jobs.verify import verify
     from tfqat.models.load import load_model
     from tfqat.models.zoo import build_model
@@ -48,6 +49,7 @@ _HOMES = {
     "prepare": "tfqat.rewrite.prepare",
     "quantizable": "tfqat.view.custom",
     "tune": "tfqat.tuning.tune",
+    "recommend": "tfqat.jobs.recommend",
     "verify": "tfqat.jobs.verify",
 }
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "placement",
     "prepare",
     "quantizable",
+    "recommend",
     "tune",
     "verify",
 ]

@@ -47,6 +47,12 @@ def implicit_scale(kernel: np.ndarray, axis: int) -> np.ndarray:
     return np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1)).astype(np.float32)
 
 
+def worst_of(bits: int) -> float:
+    """The farthest that a weight on a grid of ``bits`` can move, in steps of that grid, all of which it uses."""
+    most: int = 2 ** (bits - 1) - 1
+    return 0.5 * most / 127 if most < 127 else 0.0
+
+
 def requantized(kernel: np.ndarray, axis: int) -> np.ndarray:
     """The kernel as TensorRT's implicit mode runs it, float32."""
     shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]

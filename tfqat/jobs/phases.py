@@ -20,6 +20,7 @@ from tfqat.training.evaluation import compile_model, evaluate_model
 from tfqat.training.journal import add_status
 from tfqat.training.loop import compile_phase, train_phase
 from tfqat.training.results import Results
+from tfqat.training.summary import write_summary
 from tfqat.tuning.equalize import NAME as EQUALIZE
 from tfqat.tuning.equalize import equalize
 from tfqat.tuning.report import TuneReport
@@ -116,6 +117,21 @@ def distilled(qat: QuantizedModel, teacher: keras.Model, outputs: str, spec: Any
     section = spec.training.distillation
     if section is not None:
         distill(qat, teacher, outputs=outputs, **section.model_dump())
+
+
+def quantized_as_asked(model: keras.Model, data: Any, spec: Any) -> QuantizedModel:
+    """What `tfqat quantize` makes of a float model: equalized, prepared, calibrated and tuned; nothing is noted."""
+    qat = prepared(equalized(model, spec)[0], spec)
+    _calibrate(qat, data, spec)
+    if spec.quantization.tune:
+        _tune(qat, True, data, spec)
+    return qat
+
+
+def told(results: Results) -> None:
+    """Prints the stage table, and writes the summary page."""
+    stages.print_stages(stages.read_stages(results.stages))
+    print(f"Summary: {write_summary(results)}")
 
 
 def add_row(name: str, model: keras.Model, data: Any, results: Results, file_size: int | None = None) -> None:

@@ -20,6 +20,7 @@ from tfqat.jobs.phases import (
     planned,
     prepared,
     quantize_only,
+    told,
 )
 from tfqat.models.tfmot.model import Tfmot
 from tfqat.models.zoo import build_model
@@ -50,7 +51,7 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
     results = open_results(spec, restart)
     if _finished(results, spec):
         print(f"{results.folder} holds this spec's finished run; nothing was trained. `tfqat train --restart` would.")
-        stages.print_stages(stages.read_stages(results.stages))
+        told(results)
         return
     _forget_untrained(results)
     with noted(results), labels_explained():
@@ -65,7 +66,7 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
         float_phase(model, loss, data, spec, results)
         if spec.training.enable_qat:
             _qat_phase(model, tfmot, loss, data, spec, results)
-    stages.print_stages(stages.read_stages(results.stages))
+    told(results)
 
 
 def _finished(results: Results, spec: Any) -> bool:
