@@ -64,3 +64,21 @@ def test_a_kernel_that_is_not_the_trained_one_is_seen_in_its_block(tmp_path, act
     told.write_text(told.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
     problems = tfqat.verify(qat, tmp_path, [IMAGES]).problems
     assert any(re.search("cache: 1 of 4 blocks differ .* 'act2'", problem) for problem in problems), problems
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt_dla"])
+def test_what_fuses_to_a_layer_that_a_rule_keeps_in_float_is_float_as_well(tmp_path, target):
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.ReLU(name="relu1")(layers.Conv2D(8, 3, padding="same", name="conv1")(image))
+    y = layers.ReLU(name="relu2")(layers.Conv2D(8, 3, padding="same", name="conv2")(x))
+    y = layers.GlobalAveragePooling2D(name="pool")(layers.Concatenate(name="both")([x, y]))
+    qat = tfqat.prepare(
+        keras.Model(image, layers.Dense(3, name="head")(y)), target, [{"match": "conv2", "quantize": False}]
+    )
+    rows = {row.op: (row.state, row.reason) for row in qat.placement.rows}
+    assert rows["relu2"] == ("float", "fused into conv2")
+    assert "conv2" not in qat.placement.activations
+    tfqat.calibrate(qat, [IMAGES])
+    tfqat.export(qat, tmp_path, calibration=[IMAGES])
+    report = tfqat.verify(qat, tmp_path, [IMAGES])
+    assert report.passed, report

@@ -53,7 +53,10 @@ class _Placer:
         floats = frozenset[str]() if target.integer_constants else self.constants
         self.ranges = Ranges(graph, target, self.kept, floats)
         branches = fused_branches(graph, target.residual_heads, self.kept, target.blocks)
-        self.matches = match_blocks(graph, target.blocks, lambda block, a, b: _fuses(block, a, b, branches), self.kept)
+        # What a device fuses to an op that a rule keeps in float is computed in float as well.
+        heads = [name for name in self.kept if decide(rules, name, "quantize")]
+        fuses = lambda block, a, b: _fuses(block, a, b, branches)  # noqa: E731
+        self.matches = match_blocks(graph, target.blocks, fuses, self.kept, heads)
         self.members = {op.name: match for match in self.matches for op in match.ops}
         self.left = self._left_tensors()
 
