@@ -15,8 +15,9 @@ from keras import ops
 
 from tfqat.core.encoding import Encoding, encoding_of_values
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, broadcast, to_channels
-from tfqat.rewrite.fake_quant import fake_quantize_held, fake_quantize_kernel, fake_quantize_kernel_learned
+from tfqat.rewrite.fake_quant import FLOOR, fake_quantize_held, fake_quantize_kernel
 from tfqat.rewrite.jit import jit_pays
+from tfqat.rewrite.learned import LARGEST, fake_quantize_kernel_learned, learned_extent
 
 if TYPE_CHECKING:
     from keras.layers import Layer as _Layer
@@ -100,7 +101,9 @@ class QuantizedKernel(_Layer):
         if not self._learns:
             return ops.convert_to_tensor(self.kernel_scale)
         frozen = ops.convert_to_tensor(self.frozen_scale)
-        return ops.where(frozen > 0.0, frozen, self.kernel_extent / float(self.weight_scheme.qmax))
+        qmax = float(self.weight_scheme.qmax)
+        extent = learned_extent(self.kernel_extent, FLOOR * qmax, LARGEST)
+        return ops.where(frozen > 0.0, frozen, extent / qmax)
 
     def call(self, inputs: Any) -> Any:
         self._quantizing = True

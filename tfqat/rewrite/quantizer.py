@@ -13,14 +13,15 @@ from keras import ops
 from tfqat.core.encoding import Encoding
 from tfqat.core.scheme import Scheme, scale_and_zero_point
 from tfqat.rewrite.fake_quant import (
+    FLOOR,
     extent_of,
     fake_quantize,
-    fake_quantize_learned,
     fake_quantize_relu6,
     round_exactly,
     round_relu6_exactly,
 )
 from tfqat.rewrite.jit import jit_pays
+from tfqat.rewrite.learned import LARGEST, fake_quantize_learned, fake_quantize_relu6_learned, learned_extent
 
 RANGES = ("moving_average", "learned", "fixed")
 # Until a tensor has been seen, a range that suits what follows a ReLU6; the first look replaces it.
@@ -116,7 +117,14 @@ class RangeEstimator(keras.layers.Layer):
         """The extent of this tensor alone; once frozen, a learned one is that of the moment of freezing."""
         if self.ranges != "learned":
             return self.extent
-        return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), ops.convert_to_tensor(self.extent))
+        extent = learned_extent(self.extent, *self.limits())
+        return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), extent)
+
+    def limits(self) -> tuple[Any, Any]:
+        """The least and the largest extent that may be learned; an end at 0 stays there if nothing is beyond it."""
+        if self.scheme.symmetric:
+            return FLOOR * self.scheme.qmax, LARGEST
+        return 0.0, np.array([0.0 if self.nonnegative else LARGEST, LARGEST], np.float32)
 
     def observe(self, inputs: Any) -> None:
         """Moves the range towards the values at hand, unless it is frozen."""
@@ -144,7 +152,7 @@ class RangeEstimator(keras.layers.Layer):
         """Stops the range where it is, in any loop, also one that was compiled before."""
         if self.ranges == "learned" and not self.is_frozen:
             # An optimizer that knows the extent may go on moving it, by momentum if not by gradient.
-            self.held.assign(np.array(ops.convert_to_numpy(self.extent)))
+            self.held.assign(np.array(ops.convert_to_numpy(self.own_extent())))
         self.frozen.assign(1.0)
 
     @property
@@ -165,7 +173,7 @@ class RangeEstimator(keras.layers.Layer):
         self.steps.assign(self.steps + 1.0)
         frozen, held = ops.convert_to_tensor(self.frozen), ops.convert_to_tensor(self.held)
         due = ops.logical_and(self.steps > float(self.freeze_step), frozen < 0.5)
-        self.held.assign(ops.where(due, ops.convert_to_tensor(self.extent), held))
+        self.held.assign(ops.where(due, self.own_extent(), held))
         self.frozen.assign(ops.where(due, 1.0, frozen))
 
     def encoding(self, origin: str = "learned") -> Encoding:
@@ -234,6 +242,10 @@ class Quantizer(RangeEstimator):
         extent = super().extent_in(values)
         return ops.clip(extent, 0.0, 6.0) if self.absorbs_relu6 else extent
 
+    def limits(self) -> tuple[Any, Any]:
+        lowest, highest = super().limits()
+        return lowest, 6.0 if self.absorbs_relu6 else highest
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         values = ops.cast(inputs, "float32")
         if training and self.ranges == "moving_average":
@@ -245,9 +257,9 @@ class Quantizer(RangeEstimator):
     def _quantize(self, training: bool | None) -> Callable[[Any, Any, Scheme], Any]:
         if not (training or self.half_up):
             return round_relu6_exactly if self.absorbs_relu6 else round_exactly
-        if self.absorbs_relu6:
-            return fake_quantize_relu6
-        return fake_quantize_learned if self.ranges == "learned" else fake_quantize
+        if self.ranges == "learned":
+            return fake_quantize_relu6_learned if self.absorbs_relu6 else fake_quantize_learned
+        return fake_quantize_relu6 if self.absorbs_relu6 else fake_quantize
 
 
 @keras.saving.register_keras_serializable("tfqat")

@@ -1,0 +1,142 @@
+"""Learned ranges: gradients against LSQ's closed form and finite differences of the surrogate, written out in numpy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfqat.core.scheme import Scheme, scale_and_zero_point
+from tfqat.rewrite.learned import (
+    LARGEST,
+    _plain,
+    fake_quantize_kernel_learned,
+    fake_quantize_learned,
+    fake_quantize_relu6_learned,
+    learned_extent,
+)
+
+SYMMETRIC = {
+    "8 bits": (Scheme(), 1.3),
+    "4 bits": (Scheme(bits=4), 1.3),
+    "3 bits": (Scheme(bits=3), 0.8),
+    "2 bits": (Scheme(bits=2), 0.8),
+    "2 bits, narrow": (Scheme(bits=2, narrow=True), 0.8),
+    "unsigned": (Scheme(signed=False), 0.8),
+    "everything clipped": (Scheme(bits=4), 1e-3),
+    "nothing clipped": (Scheme(bits=4), 9.0),
+}
+
+
+def drawn(seed=0, shape=(40, 30)):
+    """Values and what comes from above; correlated, so that the sum over all is large against that of rounding."""
+    values, upstream = np.random.default_rng(seed).normal(size=(2, *shape)).astype("float32")
+    return values, upstream + 0.5 * values
+
+
+def gradients(function, values, extent, scheme, upstream):
+    values, extent = tf.constant(values), tf.constant(np.atleast_1d(np.float32(extent)))
+    with tf.GradientTape() as tape:
+        tape.watch([values, extent])
+        loss = tf.reduce_sum(function(values, extent, scheme) * upstream)
+    return [gradient.numpy() for gradient in tape.gradient(loss, [values, extent])]
+
+
+def slope(function, at, step=1e-6):
+    """Central differences of ``function`` in each number of ``at``, float64."""
+    at = np.atleast_1d(np.float64(at))
+    steps = np.eye(len(at)) * step
+    return np.array([(function(at + s) - function(at - s)) / (2 * step) for s in steps])
+
+
+ABSORBING = {name: case for name, case in SYMMETRIC.items() if name in ("8 bits", "3 bits", "everything clipped")}
+
+
+@pytest.mark.parametrize(
+    ("case", "relu6"),
+    [(case, False) for case in SYMMETRIC.values()] + [(case, True) for case in ABSORBING.values()],
+    ids=[*SYMMETRIC, *(f"{name} after relu6" for name in ABSORBING)],
+)
+def test_the_gradient_is_lsqs(case, relu6):
+    scheme, extent = case
+    values, upstream = drawn()
+    values *= 4 if relu6 else 1  # some beyond 6
+    function = fake_quantize_relu6_learned if relu6 else fake_quantize_learned
+    by_values, by_extent = gradients(function, values, extent, scheme, upstream)
+    seen = np.clip(values, 0, 6) if relu6 else values
+    ratio = seen.astype(np.float64) / (extent / scheme.qmax)
+    inside = (ratio >= scheme.qmin) & (ratio <= scheme.qmax)
+    by_scale = np.where(inside, np.rint(ratio) - ratio, np.clip(ratio, scheme.qmin, scheme.qmax))
+    closed = (by_scale * upstream).sum() / np.sqrt(values.size * scheme.qmax) / scheme.qmax
+    np.testing.assert_allclose(by_extent, [closed], rtol=2e-3, atol=1e-6)
+    passes = inside & ((values > 0) & (values < 6) if relu6 else True)
+    np.testing.assert_array_equal(by_values, np.where(passes, upstream, 0))
+
+
+@pytest.mark.parametrize("case", SYMMETRIC.values(), ids=SYMMETRIC)
+@pytest.mark.parametrize("function", [fake_quantize_learned, _plain], ids=["fused", "plain"])
+def test_the_gradient_is_the_slope_of_the_surrogate(function, case):
+    """The surrogate: what rounding added stays as it was, and all else follows the scale."""
+    scheme, extent = case
+    values, upstream = drawn(1)
+    clipped = lambda e: np.clip(values.astype(np.float64) / (e / scheme.qmax), scheme.qmin, scheme.qmax)  # noqa: E731
+    added = np.rint(clipped(extent)) - clipped(extent)
+    surrogate = lambda e: (((clipped(e[0]) + added) * e[0] / scheme.qmax) * upstream).sum()  # noqa: E731
+    expected = slope(surrogate, extent) / np.sqrt(values.size * scheme.qmax)
+    _, received = gradients(function, values, extent, scheme, upstream)
+    np.testing.assert_allclose(received, expected, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [fake_quantize_learned, _plain], ids=["fused", "plain"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_training_computes_what_the_encoding_says_but_for_ties(function, bits):
+    scheme = Scheme(bits=bits)
+    values, _ = drawn(2)
+    scale, _ = scale_and_zero_point(scheme, -1.1, 1.1)
+    ratio = values / scale
+    tie = np.abs(np.abs(ratio - np.rint(ratio)) - 0.5) < 1e-3
+    expected = np.clip(np.rint(ratio), scheme.qmin, scheme.qmax) * scale
+    received = function(tf.constant(values), tf.constant([1.1]), scheme).numpy()
+    assert np.abs(received - expected)[~tie].max() < 1e-6
+    assert np.abs(received - expected).max() < scale * 1.001
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(("shape", "channels"), [((3, 3, 5, 2), (1, 1, 5, 2)), ((6, 4), (1, 4)), ((6, 4), (1, 1))])
+def test_a_kernels_gradient_is_lsqs(bits, shape, channels):
+    scheme = Scheme(bits=bits, narrow=True)
+    kernel, upstream = drawn(3, shape)
+    scale = np.random.default_rng(4).uniform(0.5, 2.0, channels).astype("float32") / scheme.qmax
+    kernel_, scale_ = tf.constant(kernel), tf.constant(scale)
+    with tf.GradientTape() as tape:
+        tape.watch([kernel_, scale_])
+        loss = tf.reduce_sum(fake_quantize_kernel_learned(kernel_, scale_, scheme) * upstream)
+    by_kernel, by_scale = tape.gradient(loss, [kernel_, scale_])
+    ratio = kernel.astype(np.float64) / scale
+    inside = np.abs(ratio) <= scheme.qmax
+    each = np.where(inside, np.rint(ratio) - ratio, np.sign(ratio) * scheme.qmax) * upstream
+    others = tuple(axis for axis, size in enumerate(channels) if size == 1)
+    closed = each.sum(axis=others, keepdims=True) / np.sqrt(kernel.size / scale.size * scheme.qmax)
+    np.testing.assert_allclose(by_scale, closed, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(by_kernel, np.where(inside, upstream, 0))
+    assert not inside.all()
+
+
+@pytest.mark.parametrize(
+    ("variable", "upstream", "extent", "gradient"),
+    [
+        (3.0, 1.0, 3.0, 1.0),
+        (-2.0, 1.0, 1.0, 0.0),  # a step would lead further out
+        (-2.0, -1.0, 1.0, -1.0),  # back in
+        (9.0, -1.0, 6.0, 0.0),
+        (9.0, 1.0, 6.0, 1.0),
+        (3.0, np.nan, 3.0, 0.0),
+        (3.0, -np.inf, 3.0, 0.0),
+        (np.float32(np.inf), 1.0, 6.0, 1.0),
+    ],
+)
+def test_an_extent_stays_between_its_bounds_and_finds_back(variable, upstream, extent, gradient):
+    variable = tf.Variable([variable])
+    with tf.GradientTape() as tape:
+        value = learned_extent(variable, 1.0, 6.0)
+    assert value.numpy() == [extent]
+    assert tape.gradient(value, variable, output_gradients=tf.constant([np.float32(upstream)])).numpy() == [gradient]
+    assert np.finfo(np.float32).max > LARGEST**2
