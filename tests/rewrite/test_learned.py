@@ -1,10 +1,16 @@
 """Learned ranges: gradients against LSQ's closed form and finite differences of the surrogate, written out in numpy."""
 
+import json
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfqat
+from tfqat.core.encoding import encoding_of_range
 from tfqat.core.scheme import Scheme, scale_and_zero_point
+from tfqat.errors import TfqatError
 from tfqat.rewrite.learned import (
     LARGEST,
     _plain,
@@ -13,6 +19,7 @@ from tfqat.rewrite.learned import (
     fake_quantize_relu6_learned,
     learned_extent,
 )
+from tfqat.rewrite.model import kernel_layers, range_layers
 
 SYMMETRIC = {
     "8 bits": (Scheme(), 1.3),
@@ -83,6 +90,109 @@ def test_the_gradient_is_the_slope_of_the_surrogate(function, case):
     expected = slope(surrogate, extent) / np.sqrt(values.size * scheme.qmax)
     _, received = gradients(function, values, extent, scheme, upstream)
     np.testing.assert_allclose(received, expected, rtol=2e-3, atol=1e-6)
+
+
+ASYMMETRIC = {
+    "uint8": (Scheme(signed=False, symmetric=False), (1.1, 1.9)),
+    "int8": (Scheme(symmetric=False), (1.9, 0.3)),
+    "4 bits": (Scheme(bits=4, symmetric=False), (0.3, 1.9)),
+    "2 bits": (Scheme(bits=2, signed=False, symmetric=False), (0.3, 0.7)),
+    "from zero": (Scheme(symmetric=False), (0.0, 1.9)),
+    "up to zero": (Scheme(bits=4, symmetric=False), (1.1, 0.0)),
+}
+
+
+@pytest.mark.parametrize("case", ASYMMETRIC.values(), ids=ASYMMETRIC)
+@pytest.mark.parametrize("function", [fake_quantize_learned, _plain], ids=["fused", "plain"])
+def test_both_ends_get_lsq_pluss_gradient(function, case):
+    """Against the paper's closed form for a step and an offset, carried over to the ends by the chain rule."""
+    scheme, extent = case
+    values, upstream = drawn()
+    scale, zero_point = scale_and_zero_point(scheme, -extent[0], extent[1])
+    ratio = values.astype(np.float64) / scale
+    below, above = ratio < scheme.qmin - zero_point, ratio > scheme.qmax - zero_point
+    residual = (np.rint(ratio) - ratio)[~below & ~above] @ upstream[~below & ~above].astype(np.float64)
+    steps = scheme.qmax - scheme.qmin
+    # Section 3.1, by s and b = low, with integers from 0 to steps: b moves what is clipped and nothing else.
+    by_scale, by_offset = residual + steps * upstream[above].sum(), upstream[below].sum() + upstream[above].sum()
+    by_high, by_low = by_scale / steps, by_offset - by_scale / steps
+    _, received = gradients(function, values, extent, scheme, upstream)
+    expected = np.array([-by_low, by_high]) / np.sqrt(values.size * steps)
+    np.testing.assert_allclose(received, expected, rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ASYMMETRIC.values(), ids=ASYMMETRIC)
+@pytest.mark.parametrize("function", [fake_quantize_learned, _plain], ids=["fused", "plain"])
+def test_the_gradient_of_both_ends_is_the_slope_of_the_surrogate(function, case):
+    """The surrogate: what rounding values and the zero point added stays, and all else follows the ends."""
+    scheme, extent = case
+    values, upstream = drawn(1)
+    steps = scheme.qmax - scheme.qmin
+    scale, zero_point = scale_and_zero_point(scheme, -extent[0], extent[1])
+    nudged = (np.array([scheme.qmin, scheme.qmax]) - zero_point) * np.float64(scale)
+    added = nudged - [-extent[0], extent[1]]
+    clipped = lambda e: np.clip(values.astype(np.float64), -e[0] + added[0], e[1] + added[1])  # noqa: E731
+    rounding = np.rint(clipped(extent) / scale) - clipped(extent) / scale
+    surrogate = lambda e: ((clipped(e) + rounding * (e[0] + e[1]) / steps) * upstream).sum()  # noqa: E731
+    expected = slope(surrogate, extent) / np.sqrt(values.size * steps)
+    _, received = gradients(function, values, extent, scheme, upstream)
+    np.testing.assert_allclose(received, expected, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ASYMMETRIC.values(), ids=ASYMMETRIC)
+@pytest.mark.parametrize("function", [fake_quantize_learned, _plain], ids=["fused", "plain"])
+def test_zero_is_exact_between_learned_ends(function, case):
+    scheme, _ = case
+    for extent in np.random.default_rng(5).uniform(0, 2, (20, 2)).astype("float32"):
+        received = function(tf.constant([0.0, 0.1, 9.0, -9.0]), tf.constant(extent), scheme).numpy()
+        assert received[0] == 0.0
+        encoding = encoding_of_range(scheme, -extent[0], extent[1])
+        np.testing.assert_allclose(received[2:], encoding.fake_quantize(np.float32([9, -9])), atol=1e-6)
+
+
+@pytest.mark.parametrize(("target", "file"), [("tflite", "tflite"), ("sima", "qdq_onnx"), ("tensorrt", "qdq_onnx")])
+@pytest.mark.parametrize("net", ["conv_net", "concat"])
+def test_a_model_learns_its_ranges_exports_and_verifies(zoo, tmp_path, target, file, net):
+    keras.utils.set_random_seed(0)
+    model = getattr(zoo, net)()
+    qat, x = tfqat.prepare(model, target, ranges="learned"), zoo.data(model)
+    tfqat.calibrate(qat, [x])
+    learned = [layer for layer in range_layers(qat) if layer.ranges == "learned"]
+    before = [np.array(layer.encoding().scale) for layer in learned]
+    kernels = [layer.kernel_encoding().scale for layer in kernel_layers(qat)]
+    qat.compile(keras.optimizers.Adam(0.003), "mse")
+    y = np.random.default_rng(0).normal(size=model(x).shape)
+    losses = qat.fit(x, y, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert all((layer.encoding().scale != old).all() for layer, old in zip(learned, before, strict=True))
+    after = [layer.kernel_encoding().scale for layer in kernel_layers(qat)]
+    assert all((new != old).all() for new, old in zip(after, kernels, strict=True))
+    for layer in learned:
+        if layer.group is not None:  # one range for the group, also after training
+            assert layer.encoding() == next(o for o in learned if o.group == layer.group).encoding()
+        if layer.nonnegative and not layer.scheme.symmetric:
+            assert layer.encoding().zero_point == layer.scheme.qmin
+    tfqat.export(qat, tmp_path, formats=[file])
+    assert tfqat.verify(qat, tmp_path, x).passed
+
+
+def test_asymmetric_kernels_are_refused(zoo, tmp_path):
+    (tmp_path / "uneven.json").write_text(
+        json.dumps(
+            {
+                "defaults": {"ops": {"is_output_quantized": "True"}, "params": {"is_quantized": "True"}},
+                "params": {"bias": {"is_quantized": "False"}},
+                "op_type": {},
+                "supergroups": [],
+                "model_input": {"is_input_quantized": "True"},
+                "model_output": {},
+            }
+        )
+    )
+    path = str(tmp_path / "uneven.json")
+    assert not any(scheme.symmetric for scheme in tfqat.prepare(zoo.conv_net(), path).placement.weights.values())
+    with pytest.raises(TfqatError, match=r"symmetric kernels; those of conv1.* are asymmetric.*moving_average"):
+        tfqat.prepare(zoo.conv_net(), path, ranges="learned")
 
 
 @pytest.mark.parametrize("function", [fake_quantize_learned, _plain], ids=["fused", "plain"])

@@ -144,8 +144,6 @@ def plan_of(tfmot: Tfmot, wish: Wish, calibrated: bool = False) -> TfmotPlan:
             f"{given[0]}: without a target the placement is TFMOT's own, which nothing changes; name a target, such as "
             f"target={OWN_TARGET!r}."
         )
-    if wish.options.ranges == "learned":
-        raise TfqatError("ranges='learned' needs symmetric activations, which TFMOT has not; name a target that has.")
     return own_plan(tfmot, load_target(OWN_TARGET), calibrated)
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfqat.core.encoding import encoding_of_least_error
+from tfqat.core.listing import some
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
@@ -74,8 +75,8 @@ def prepare(
         rules: ordered; the first rule that matches an op and has the key decides. Keys: ``match`` (glob on op names),
             ``quantize``, ``relu6``, ``weight_bits`` and ``activation_bits`` (2 to 8).
         relu6: kinds of activation that become ReLU6, but for model outputs.
-        ranges: ``moving_average``, ``learned`` (by gradient, LSQ; kernels' scales, too) or ``fixed`` (calibration's
-            stay).
+        ranges: ``moving_average``, ``learned`` (by gradient, LSQ and LSQ+; kernels' scales, too) or ``fixed``
+            (calibration's stay).
         decay: of the moving average.
         observe_fraction: share of each batch by which ranges follow.
         freeze_step: training step after which ranges stay (learned scales of kernels: until ``tfqat.freeze``).
@@ -131,9 +132,12 @@ def check_plan(planned: Plan, options: RangeOptions, strict: bool) -> None:
     for op in graph.ops:
         if op.source.config.get("renorm"):
             raise TfqatError(f"{op.name!r}: BatchNormalization with renorm=True cannot be folded; set renorm=False.")
-    schemes = (*plan.activations.values(), *plan.weights.values())
-    if options.ranges == "learned" and not all(scheme.symmetric for scheme in schemes):
-        raise TfqatError(f"ranges='learned' needs symmetric activations and kernels, which {plan.target} has not.")
+    uneven = [op for op, scheme in plan.weights.items() if not scheme.symmetric]
+    if options.ranges == "learned" and uneven:
+        raise TfqatError(
+            f"ranges='learned' learns scales of kernels, which needs symmetric kernels; those of {some(uneven)} are "
+            f"asymmetric by {plan.target}. Use ranges='moving_average'."
+        )
     asked = [row for row in plan.rows if row.state == "float" and not row.output and not row.reason.startswith("rule")]
     floats = [row for row in asked if row.macs or row.kind in OTHER_WEIGHTED]
     if strict and floats:
