@@ -20,6 +20,7 @@ from tfqat.rewrite.learned import (
     learned_extent,
 )
 from tfqat.rewrite.model import kernel_layers, range_layers
+from tfqat.rewrite.quantizer import Quantizer
 
 SYMMETRIC = {
     "8 bits": (Scheme(), 1.3),
@@ -174,6 +175,71 @@ def test_a_model_learns_its_ranges_exports_and_verifies(zoo, tmp_path, target, f
             assert layer.encoding().zero_point == layer.scheme.qmin
     tfqat.export(qat, tmp_path, formats=[file])
     assert tfqat.verify(qat, tmp_path, x).passed
+
+
+OPTIMIZERS = {
+    "SGD": lambda: keras.optimizers.SGD(0.01),
+    "momentum": lambda: keras.optimizers.SGD(0.01, momentum=0.9),
+    "Adam": lambda: keras.optimizers.Adam(0.01, epsilon=1e-12),
+    "AdamW": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1, epsilon=1e-12),
+}
+
+
+def stepped(name, extents, slopes):
+    """Three steps of an optimizer at ten times the rate, by hand, float64; weight decay at the rate of all weights."""
+    extents, first, second = np.float64(extents), np.zeros(2), np.zeros(2)
+    for step in (1, 2, 3):
+        gradient = np.float64(slopes)
+        if name in ("SGD", "momentum"):
+            first = (0.9 if name == "momentum" else 0.0) * first + gradient
+            extents = extents - 10 * 0.01 * first
+            continue
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        if name == "AdamW":
+            extents = extents * (1 - 0.01 * 0.1)
+        extents = extents - 10 * 0.01 * (first / (1 - 0.9**step)) / np.sqrt(second / (1 - 0.999**step))
+    return extents
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_extents_move_by_their_own_rate(name):
+    slopes = np.float32([0.3, -0.02])  # what comes from above, so that it is the gradient of each extent
+    layer = Quantizer(Scheme(symmetric=False), ranges="learned", rate_multiplier=10.0)
+    layer.build((None, 4))
+    layer.set_range([2.0, 3.0])
+    assert np.array_equal(layer.own_extent(), np.float32([2, 3]))
+    optimizer = OPTIMIZERS[name]()
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer.shared_extent() * slopes)
+        optimizer.apply(tape.gradient(loss, [layer.extent.value]), [layer.extent])
+    np.testing.assert_allclose(layer.own_extent(), stepped(name, [2.0, 3.0], slopes), rtol=1e-5)
+
+
+def test_the_rate_of_ranges_and_kernels_is_asked_for_and_kept(zoo, tmp_path):
+    x = zoo.data(zoo.conv_net())
+    moves = {}
+    for rate in (1.0, 100.0):
+        keras.utils.set_random_seed(0)
+        model = zoo.conv_net()
+        qat = tfqat.prepare(model, ranges="learned", ranges_rate_multiplier=rate)
+        tfqat.calibrate(qat, [x])
+        before = [layer.encoding().scale for layer in range_layers(qat)]
+        kernels = [layer.kernel_encoding().scale for layer in kernel_layers(qat)]
+        qat.save(tmp_path / "x.keras")
+        qat = tfqat.load_model(tmp_path / "x.keras")
+        assert before == [layer.encoding().scale for layer in range_layers(qat)]
+        qat.compile(keras.optimizers.Adam(1e-5), "mse")
+        qat.fit(x, np.ones(model(x).shape), epochs=1, batch_size=len(x), verbose=0)
+        after = [layer.encoding().scale for layer in range_layers(qat)]
+        kernels_after = [layer.kernel_encoding().scale for layer in kernel_layers(qat)]
+        moves[rate] = [
+            *(np.subtract(after, before) * 127),
+            *(np.concatenate(kernels_after) - np.concatenate(kernels)) * 127,
+        ]
+    moved = np.abs(moves[100.0]) > 1e-5  # those of the other are at the end of float32's digits
+    assert moved.sum() > 3
+    np.testing.assert_allclose(np.array(moves[1.0])[moved] * 100, np.array(moves[100.0])[moved], rtol=0.2, atol=1e-4)
 
 
 def test_asymmetric_kernels_are_refused(zoo, tmp_path):

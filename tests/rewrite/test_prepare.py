@@ -368,6 +368,8 @@ def test_a_float_model_is_refused_by_the_other_verbs(zoo, verb):
         ({"decay": 1.5}, "between 0 and 1"),
         ({"observe_fraction": 0}, "above 0"),
         ({"freeze_step": -1}, "from 0"),
+        ({"ranges": "learned", "ranges_rate_multiplier": 0.0}, "above 0"),
+        ({"ranges_rate_multiplier": 2.0}, "learned' only"),
     ],
 )
 def test_a_bad_option_is_an_error(zoo, options, message):

@@ -111,6 +111,12 @@ WRONG = {
         "quantization_config.decay",
         ["learned"],
     ),
+    "rate_of_moving_average": (
+        "digits",
+        ["quantization_config.ranges_rate_multiplier=2.0"],
+        "quantization_config.ranges_rate_multiplier",
+        ["2.0", "moving_average", "learned only"],
+    ),
     "observe_of_fixed": (
         "digits",
         ["quantization_config={ranges: fixed, observe_fraction: 0.5}"],

@@ -69,6 +69,7 @@ def prepared(model: keras.Model, spec: Any) -> QuantizedModel:
         decay=section.decay,
         observe_fraction=section.observe_fraction,
         freeze_step=section.freeze_step,
+        ranges_rate_multiplier=section.ranges_rate_multiplier,
         strict=section.strict,
         activation=section.activation,
     )

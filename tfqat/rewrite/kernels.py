@@ -37,7 +37,8 @@ class QuantizedKernel(_Layer):
     finalized layer (``finalized=True``) holds ``s * q`` as its kernel and ``s`` as ``kernel_scale``, shape
     ``(channels,)`` or ``()``, and rounds no more; an asymmetric one has a ``kernel_zero_point`` as well. With
     ``scale_by="held"`` the scale is ``kernel_scale`` from the start, set from outside, and weights beyond it are
-    clipped; with ``scale_by="learned"`` it is trained as well, by LSQ's gradient, until it is frozen.
+    clipped; with ``scale_by="learned"`` it is trained as well, by LSQ's gradient, until it is frozen, and moves
+    ``rate_multiplier`` times as far as by the optimizer's own learning rate.
     """
 
     def __init__(
@@ -46,19 +47,21 @@ class QuantizedKernel(_Layer):
         weight_scheme: Scheme | dict[str, Any],
         finalized: bool = False,
         scale_by: str = "max",
+        rate_multiplier: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         given = weight_scheme
         self.weight_scheme = given if isinstance(given, Scheme) else Scheme(**{**given, "axis": tuple(given["axis"])})
-        self.finalized, self.scale_by = finalized, scale_by
+        self.finalized, self.scale_by, self.rate_multiplier = finalized, scale_by, rate_multiplier
         self.supports_jit = jit_pays()
         self._quantizing = False
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
         if self._learns:
-            # As far as the largest integer reaches, a number of the size of weights, as optimizers expect it.
+            # As far as the largest integer reaches, a number of the size of weights, as optimizers expect it; divided
+            # by rate_multiplier.
             self.kernel_extent = self._state("kernel_extent", "ones", trainable=True)
             # Apart from it, since an optimizer that knows it may go on moving it by momentum.
             self.frozen_scale = self._state("frozen_scale", "zeros")
@@ -102,7 +105,7 @@ class QuantizedKernel(_Layer):
             return ops.convert_to_tensor(self.kernel_scale)
         frozen = ops.convert_to_tensor(self.frozen_scale)
         qmax = float(self.weight_scheme.qmax)
-        extent = learned_extent(self.kernel_extent, FLOOR * qmax, LARGEST)
+        extent = learned_extent(self.kernel_extent, FLOOR * qmax, LARGEST, self.rate_multiplier)
         return ops.where(frozen > 0.0, frozen, extent / qmax)
 
     def call(self, inputs: Any) -> Any:
@@ -115,7 +118,7 @@ class QuantizedKernel(_Layer):
     def hold_scale(self, scale: np.ndarray) -> None:
         """Sets a scale that is held, or learned from here on: one a channel, or one for the whole kernel."""
         if self._learns:
-            extent = np.asarray(scale, np.float32) * np.float32(self.weight_scheme.qmax)
+            extent = learned_variable(scale, self.weight_scheme, self.rate_multiplier)
             self.kernel_extent.assign(np.broadcast_to(extent, self.kernel_extent.shape))
         else:
             self.kernel_scale.assign(np.broadcast_to(np.asarray(scale, np.float32), self.kernel_scale.shape))
@@ -146,7 +149,12 @@ class QuantizedKernel(_Layer):
     def get_config(self) -> dict[str, Any]:
         scheme = {**asdict(self.weight_scheme), "axis": list(self.weight_scheme.axis)}
         own = {"weight_scheme": scheme, "finalized": self.finalized, "scale_by": self.scale_by}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "rate_multiplier": self.rate_multiplier}
+
+
+def learned_variable(scale: Any, scheme: Scheme, rate_multiplier: float) -> np.ndarray:
+    """The ``kernel_extent`` that stands for a scale."""
+    return np.asarray(scale, np.float32) * np.float32(scheme.qmax) / np.float32(rate_multiplier)
 
 
 @keras.saving.register_keras_serializable("tfqat")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfqat.core.encoding import encoding_of_least_error
 from tfqat.core.listing import some
@@ -22,7 +22,7 @@ from tfqat.graph.rules import rules_from
 from tfqat.graph.sign import is_nonnegative
 from tfqat.rewrite.absorbed import absorb
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
-from tfqat.rewrite.kernels import QUANTIZED_LAYERS
+from tfqat.rewrite.kernels import QUANTIZED_LAYERS, learned_variable
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.plan import Plan, Rules, plan_for
 from tfqat.rewrite.quantizer import RANGES, Quantizer, RangeObserver
@@ -38,6 +38,7 @@ class RangeOptions:
     decay: float = 0.99
     observe_fraction: float = 1.0
     freeze_step: int | None = None
+    rate_multiplier: float = 1.0
 
     def __post_init__(self) -> None:
         if self.ranges not in RANGES:
@@ -48,6 +49,13 @@ class RangeOptions:
             raise TfqatError(f"observe_fraction: expected above 0 and at most 1, received {self.observe_fraction!r}.")
         if self.freeze_step is not None and self.freeze_step < 0:
             raise TfqatError(f"freeze_step: expected a step from 0, or None, received {self.freeze_step!r}.")
+        if not 0 < self.rate_multiplier < math.inf:
+            raise TfqatError(f"ranges_rate_multiplier: expected a number above 0, received {self.rate_multiplier!r}.")
+        if self.rate_multiplier != 1 and self.ranges != "learned":
+            raise TfqatError(
+                f"ranges_rate_multiplier: expected with ranges='learned' only, received {self.rate_multiplier!r} with "
+                f"ranges={self.ranges!r}, which no optimizer moves; leave it out."
+            )
 
 
 def prepare(
@@ -60,6 +68,7 @@ def prepare(
     decay: float = 0.99,
     observe_fraction: float = 1.0,
     freeze_step: int | None = None,
+    ranges_rate_multiplier: float = 1.0,
     strict: bool = False,
     activation: str | None = None,
 ) -> QuantizedModel:
@@ -80,13 +89,15 @@ def prepare(
         decay: of the moving average.
         observe_fraction: share of each batch by which ranges follow.
         freeze_step: training step after which ranges stay (learned scales of kernels: until ``tfqat.freeze``).
+        ranges_rate_multiplier: factor on the optimizer's learning rate for learned ranges and kernels' scales, whatever
+            the optimizer (weight decay aside, which knows no rate of its own for them).
         strict: a weighted op that stays float without a rule that asks for it is an error.
         activation: integers of the activations, where the target offers a choice (``sima``: ``uint8``, ``int8``).
 
     Raises:
         TfqatError: nothing to quantize, a rule without a match, an unknown target or option, a prepared model.
     """
-    options = RangeOptions(ranges, decay, observe_fraction, freeze_step)
+    options = RangeOptions(ranges, decay, observe_fraction, freeze_step, ranges_rate_multiplier)
     plan = plan_for(model, target, rules, relu6, activation)
     check_plan(plan, options, strict)
     return quantize(plan.graph, plan.placement, options)
@@ -112,7 +123,7 @@ def quantize(
     def scale_by(op: Op) -> str:
         return "held" if op.name in held_kernels else "learned" if options.ranges == "learned" else "max"
 
-    graph = replace_ops(graph, lambda op: _quantized(op, plan, scale_by(op), tfmot_kernels))
+    graph = replace_ops(graph, lambda op: _quantized(op, plan, scale_by(op), options, tfmot_kernels))
     found = _range_ops(graph, plan, options, tfmot_kernels)
     graph = insert_after(graph, found, keep_outputs=_float_outputs(graph, plan))
     return build(absorb(graph), partial(QuantizedModel, placement=plan))
@@ -157,7 +168,7 @@ def _nothing_to_quantize(graph: Graph, plan: Placement) -> TfqatError:
     )
 
 
-def _quantized(op: Op, plan: Placement, scale_by: str, tfmot_kernels: bool) -> Op:
+def _quantized(op: Op, plan: Placement, scale_by: str, options: RangeOptions, tfmot_kernels: bool) -> Op:
     """The op with a quantized kernel, or a BatchNorm that can be frozen; other ops as they are."""
     source = op.source
     if op.name in plan.weights:
@@ -167,8 +178,9 @@ def _quantized(op: Op, plan: Placement, scale_by: str, tfmot_kernels: bool) -> O
         key = (source.key, "quantized", scheme)
         values = source.values
         if scale_by == "learned":
-            widest = encoding_of_least_error(scheme, keras.ops.convert_to_numpy(values[0]))
-            values = (*values, widest.scale * np.float32(scheme.qmax))
+            config["rate_multiplier"] = options.rate_multiplier
+            closest = encoding_of_least_error(scheme, keras.ops.convert_to_numpy(values[0]))
+            values = (*values, learned_variable(closest.scale, scheme, options.rate_multiplier))
         return replace(op, source=Source(QUANTIZED_LAYERS[op.kind], config, values, key))
     if source.cls is keras.layers.BatchNormalization:
         config = {**source.config, "fused_kernel": tfmot_kernels}
@@ -198,6 +210,7 @@ def _range_op(
         "decay": options.decay,
         "observe_fraction": options.observe_fraction,
         "freeze_step": options.freeze_step,
+        "rate_multiplier": options.rate_multiplier,
         "nonnegative": is_nonnegative(graph, tensor),
         "group": plan.groups.get(tensor),
         "fixed_range": plan.fixed.get(tensor),

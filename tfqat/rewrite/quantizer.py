@@ -49,6 +49,8 @@ class RangeEstimator(keras.layers.Layer):
         freeze_step: training step after which the range stays; None for never.
         nonnegative: whether the tensor is known to have no negative values.
         group: name of the group whose members share one range, None for none.
+        rate_multiplier: of a learned range, how many times as far as by the optimizer's own learning rate it moves;
+            ``extent`` then holds a ``rate_multiplier``-th of the extent.
         fixed_range: real range (low, high) that the device prescribes, None for none; it then never moves.
     """
 
@@ -62,6 +64,7 @@ class RangeEstimator(keras.layers.Layer):
         nonnegative: bool = False,
         group: str | None = None,
         fixed_range: Sequence[float] | None = None,
+        rate_multiplier: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -70,6 +73,7 @@ class RangeEstimator(keras.layers.Layer):
         self.ranges = ranges if fixed_range is None else "fixed"
         self.decay, self.observe_fraction = decay, observe_fraction
         self.freeze_step, self.nonnegative, self.group = freeze_step, nonnegative, group
+        self.rate_multiplier = rate_multiplier
         self.supports_jit = jit_pays()
         self.supports_masking = True
         self._tied = _Tied((self,))
@@ -78,7 +82,7 @@ class RangeEstimator(keras.layers.Layer):
         state = {"trainable": False, "dtype": "float32", "autocast": False, "aggregation": "mean"}
         size = 1 if self.scheme.symmetric else 2
         learned = {**state, "trainable": self.ranges == "learned"}
-        start, seen = keras.initializers.Constant(UNSEEN), "zeros"
+        start, seen = keras.initializers.Constant(UNSEEN / self._unit), "zeros"
         if self.fixed_range is not None:
             start, seen = _Given(extent_of_range(self.scheme, *self.fixed_range)), "ones"
         self.extent = self.add_weight(name="extent", shape=(size,), initializer=start, **learned)
@@ -93,9 +97,23 @@ class RangeEstimator(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        own = ("ranges", "decay", "observe_fraction", "freeze_step", "nonnegative", "group", "fixed_range")
+        own = (
+            "ranges",
+            "decay",
+            "observe_fraction",
+            "freeze_step",
+            "nonnegative",
+            "group",
+            "fixed_range",
+            "rate_multiplier",
+        )
         config = {"scheme": {**asdict(self.scheme), "axis": list(self.scheme.axis)}}
         return {**super().get_config(), **config, **{key: getattr(self, key) for key in own}}
+
+    @property
+    def _unit(self) -> float:
+        """What ``extent`` is multiplied by to be the extent."""
+        return self.rate_multiplier if self.ranges == "learned" else 1.0
 
     def tie(self, members: Sequence[RangeEstimator]) -> None:
         """Shares one range, the largest, with the other members of the group."""
@@ -117,7 +135,7 @@ class RangeEstimator(keras.layers.Layer):
         """The extent of this tensor alone; once frozen, a learned one is that of the moment of freezing."""
         if self.ranges != "learned":
             return self.extent
-        extent = learned_extent(self.extent, *self.limits())
+        extent = learned_extent(self.extent, *self.limits(), self._unit)
         return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), extent)
 
     def limits(self) -> tuple[Any, Any]:
@@ -145,7 +163,7 @@ class RangeEstimator(keras.layers.Layer):
 
     def set_range(self, extent: Any) -> None:
         """Sets the range from calibration; the moving average goes on from it."""
-        self.extent.assign(extent)
+        self.extent.assign(np.asarray(extent, np.float32) / np.float32(self._unit))
         self.weight.assign(CALIBRATED)
 
     def freeze(self) -> None:

@@ -273,6 +273,7 @@ CHECKS = (
     _check(f"{_QUANT}.calibration.percentile", _only_for(("percentile",), 99.99), f"{_QUANT}.calibration.method"),
     _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),
     _check(f"{_QUANT}.observe_fraction", _only_for(("moving_average",), 1.0), _RANGES),
+    _check(f"{_QUANT}.ranges_rate_multiplier", _only_for(("learned",), 1.0), _RANGES),
     _check(f"{_QUANT}.freeze_step", _only_for(("moving_average", "learned"), None), _RANGES),
     _check(_FORMATS, _formats_fit, _TARGET),
     _check(_VERSION, _cache_readable, _FORMATS, _TARGET),
