@@ -177,6 +177,26 @@ def test_a_model_learns_its_ranges_exports_and_verifies(zoo, tmp_path, target, f
     assert tfqat.verify(qat, tmp_path, x).passed
 
 
+@pytest.mark.parametrize("loaded", [False, True], ids=["as made", "loaded"])
+def test_ranges_and_kernels_stop_after_the_given_step(zoo, tmp_path, loaded):
+    model = zoo.conv_net()
+    qat, x = tfqat.prepare(model, ranges="learned", freeze_after=2), zoo.data(model)
+    tfqat.calibrate(qat, [x])
+    if loaded:
+        qat.save(tmp_path / "x.keras")
+        qat = tfqat.load_model(tmp_path / "x.keras")
+    qat.compile(keras.optimizers.Adam(0.01), "mse")
+    y, read = np.ones(model(x).shape), []
+    for _ in range(5):
+        qat.fit(x, y, batch_size=len(x), verbose=0)
+        ranges = [layer.encoding().scale for layer in range_layers(qat)]
+        read.append(np.concatenate([ranges, *(layer.kernel_encoding().scale for layer in kernel_layers(qat))]))
+    # The second step's move is the last: the third finds all stopped.
+    assert (read[0] != read[1]).all()
+    assert np.array_equal(read[1], read[2])
+    assert np.array_equal(read[2], read[4])
+
+
 OPTIMIZERS = {
     "SGD": lambda: keras.optimizers.SGD(0.01),
     "momentum": lambda: keras.optimizers.SGD(0.01, momentum=0.9),

@@ -125,8 +125,8 @@ WRONG = {
     ),
     "freeze_of_fixed": (
         "digits",
-        ["quantization_config={ranges: fixed, freeze_step: 5}"],
-        "quantization_config.freeze_step",
+        ["quantization_config={ranges: fixed, freeze_after: 5}"],
+        "quantization_config.freeze_after",
         ["5"],
     ),
     "equalize_late": (

@@ -65,7 +65,7 @@ def from_tfmot(
     *,
     decay: float = 0.99,
     observe_fraction: float = 1.0,
-    freeze_step: int | None = None,
+    freeze_after: int | None = None,
     ranges_rate_multiplier: float = 1.0,
     strict: bool = False,
     activation: str | None = None,
@@ -86,7 +86,7 @@ def from_tfmot(
         dataset: batches as ``model.fit`` takes them, or ``(x, y)``: sets the ranges of tensors that TFMOT has none for
             (or one from 0 to 0, which gives zeros alone); where it has labels, accuracies are reported.
         rules, relu6, strict, activation: as for ``prepare``; only with a target.
-        ranges, decay, observe_fraction, freeze_step, ranges_rate_multiplier: how ranges go on in training, as for
+        ranges, decay, observe_fraction, freeze_after, ranges_rate_multiplier: how ranges go on in training, as for
             ``prepare``.
         method, batches, percentile: of the calibration; see ``calibrate``.
 
@@ -94,7 +94,7 @@ def from_tfmot(
         TfqatError: what cannot be read (the message names layer and class), a tensor without any range where there is
             no dataset, a dataset that the model cannot take, an unknown target or option.
     """
-    options = RangeOptions(ranges, decay, observe_fraction, freeze_step, ranges_rate_multiplier)
+    options = RangeOptions(ranges, decay, observe_fraction, freeze_after, ranges_rate_multiplier)
     wish = Wish(target, tuple(rules), relu6, options, strict, activation, method, batches, percentile)
     check_method(method, batches, percentile)
     tfmot = read_tfmot(model_or_path)

@@ -64,7 +64,7 @@ def _wish(spec: Any) -> Wish:
             section.ranges,
             section.decay,
             section.observe_fraction,
-            section.freeze_step,
+            section.freeze_after,
             section.ranges_rate_multiplier,
         ),
         strict=section.strict,

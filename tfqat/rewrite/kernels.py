@@ -56,6 +56,7 @@ class QuantizedKernel(_Layer):
         self.finalized, self.scale_by, self.rate_multiplier = finalized, scale_by, rate_multiplier
         self.supports_jit = jit_pays()
         self._quantizing = False
+        self._clock = _Clock(None)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
@@ -78,7 +79,9 @@ class QuantizedKernel(_Layer):
         scheme = self.weight_scheme
         channels = to_channels(np.empty(self._kernel.shape, np.bool_), scheme.axis).shape[1]
         shape = (channels,) if scheme.per_channel else ()
-        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, dtype="float32")
+        return self.add_weight(
+            name=name, shape=shape, initializer=initializer, trainable=trainable, dtype="float32", aggregation="mean"
+        )
 
     @property
     def kernel(self) -> Any:
@@ -109,11 +112,23 @@ class QuantizedKernel(_Layer):
         return ops.where(frozen > 0.0, frozen, extent / qmax)
 
     def call(self, inputs: Any) -> Any:
+        self._freeze_when_due()
         self._quantizing = True
         try:
             return super().call(inputs)
         finally:
             self._quantizing = False
+
+    def tie(self, estimator: Any) -> None:
+        """Freezes a learned scale with the range of ``estimator``, which counts training steps (``freeze_after``)."""
+        self._clock = _Clock(estimator)
+
+    def _freeze_when_due(self) -> None:
+        if self._clock.estimator is None or not self._learns:
+            return
+        frozen, stopped = ops.convert_to_tensor(self.frozen_scale), ops.convert_to_tensor(self._clock.estimator.frozen)
+        due = ops.logical_and(stopped > 0.5, frozen <= 0.0)
+        self.frozen_scale.assign(ops.where(due, ops.maximum(self._scale_in_use(), FLOOR), frozen))
 
     def hold_scale(self, scale: np.ndarray) -> None:
         """Sets a scale that is held, or learned from here on: one a channel, or one for the whole kernel."""
@@ -150,6 +165,13 @@ class QuantizedKernel(_Layer):
         scheme = {**asdict(self.weight_scheme), "axis": list(self.weight_scheme.axis)}
         own = {"weight_scheme": scheme, "finalized": self.finalized, "scale_by": self.scale_by}
         return {**super().get_config(), **own, "rate_multiplier": self.rate_multiplier}
+
+
+class _Clock:
+    """The range layer that counts training steps; a class of its own, so that Keras does not track it."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
 
 
 def learned_variable(scale: Any, scheme: Scheme, rate_multiplier: float) -> np.ndarray:

@@ -37,7 +37,7 @@ class RangeOptions:
     ranges: str = "moving_average"
     decay: float = 0.99
     observe_fraction: float = 1.0
-    freeze_step: int | None = None
+    freeze_after: int | None = None
     rate_multiplier: float = 1.0
 
     def __post_init__(self) -> None:
@@ -47,8 +47,10 @@ class RangeOptions:
             raise TfqatError(f"decay: expected a number between 0 and 1, received {self.decay!r}.")
         if not 0 < self.observe_fraction <= 1:
             raise TfqatError(f"observe_fraction: expected above 0 and at most 1, received {self.observe_fraction!r}.")
-        if self.freeze_step is not None and self.freeze_step < 0:
-            raise TfqatError(f"freeze_step: expected a step from 0, or None, received {self.freeze_step!r}.")
+        if self.freeze_after is not None and self.freeze_after < 0:
+            raise TfqatError(f"freeze_after: expected a step from 0, or None, received {self.freeze_after!r}.")
+        if self.freeze_after is not None and self.ranges == "fixed":
+            raise TfqatError("freeze_after: ranges='fixed' never move, so there is nothing to freeze; leave it out.")
         if not 0 < self.rate_multiplier < math.inf:
             raise TfqatError(f"ranges_rate_multiplier: expected a number above 0, received {self.rate_multiplier!r}.")
         if self.rate_multiplier != 1 and self.ranges != "learned":
@@ -67,7 +69,7 @@ def prepare(
     *,
     decay: float = 0.99,
     observe_fraction: float = 1.0,
-    freeze_step: int | None = None,
+    freeze_after: int | None = None,
     ranges_rate_multiplier: float = 1.0,
     strict: bool = False,
     activation: str | None = None,
@@ -88,7 +90,7 @@ def prepare(
             (calibration's stay).
         decay: of the moving average.
         observe_fraction: share of each batch by which ranges follow.
-        freeze_step: training step after which ranges stay (learned scales of kernels: until ``tfqat.freeze``).
+        freeze_after: training step after which ranges stay, learned scales of kernels with them.
         ranges_rate_multiplier: factor on the optimizer's learning rate for learned ranges and kernels' scales, whatever
             the optimizer (weight decay aside, which knows no rate of its own for them).
         strict: a weighted op that stays float without a rule that asks for it is an error.
@@ -97,7 +99,7 @@ def prepare(
     Raises:
         TfqatError: nothing to quantize, a rule without a match, an unknown target or option, a prepared model.
     """
-    options = RangeOptions(ranges, decay, observe_fraction, freeze_step, ranges_rate_multiplier)
+    options = RangeOptions(ranges, decay, observe_fraction, freeze_after, ranges_rate_multiplier)
     plan = plan_for(model, target, rules, relu6, activation)
     check_plan(plan, options, strict)
     return quantize(plan.graph, plan.placement, options)
@@ -209,7 +211,7 @@ def _range_op(
         "ranges": how,
         "decay": options.decay,
         "observe_fraction": options.observe_fraction,
-        "freeze_step": options.freeze_step,
+        "freeze_after": options.freeze_after,
         "rate_multiplier": options.rate_multiplier,
         "nonnegative": is_nonnegative(graph, tensor),
         "group": plan.groups.get(tensor),

@@ -46,7 +46,7 @@ class RangeEstimator(keras.layers.Layer):
         ranges: ``moving_average``, ``learned`` (by gradient) or ``fixed`` (only calibration sets it).
         decay: of the moving average, from 0 to 1.
         observe_fraction: share of the batch that is looked at, from above 0 to 1.
-        freeze_step: training step after which the range stays; None for never.
+        freeze_after: training step after which the range stays; None for never.
         nonnegative: whether the tensor is known to have no negative values.
         group: name of the group whose members share one range, None for none.
         rate_multiplier: of a learned range, how many times as far as by the optimizer's own learning rate it moves;
@@ -60,7 +60,7 @@ class RangeEstimator(keras.layers.Layer):
         ranges: str = "moving_average",
         decay: float = 0.99,
         observe_fraction: float = 1.0,
-        freeze_step: int | None = None,
+        freeze_after: int | None = None,
         nonnegative: bool = False,
         group: str | None = None,
         fixed_range: Sequence[float] | None = None,
@@ -72,7 +72,7 @@ class RangeEstimator(keras.layers.Layer):
         self.fixed_range = None if fixed_range is None else tuple(fixed_range)
         self.ranges = ranges if fixed_range is None else "fixed"
         self.decay, self.observe_fraction = decay, observe_fraction
-        self.freeze_step, self.nonnegative, self.group = freeze_step, nonnegative, group
+        self.freeze_after, self.nonnegative, self.group = freeze_after, nonnegative, group
         self.rate_multiplier = rate_multiplier
         self.supports_jit = jit_pays()
         self.supports_masking = True
@@ -90,7 +90,7 @@ class RangeEstimator(keras.layers.Layer):
         self.frozen = self.add_weight(name="frozen", shape=(), initializer="zeros", **state)
         if self.ranges == "learned":
             self.held = self.add_weight(name="held", shape=(size,), initializer=start, **state)
-        if self.freeze_step is not None:
+        if self.freeze_after is not None:
             self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", **state)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
@@ -101,7 +101,7 @@ class RangeEstimator(keras.layers.Layer):
             "ranges",
             "decay",
             "observe_fraction",
-            "freeze_step",
+            "freeze_after",
             "nonnegative",
             "group",
             "fixed_range",
@@ -184,13 +184,13 @@ class RangeEstimator(keras.layers.Layer):
         return float(ops.convert_to_numpy(self.weight)) > 0
 
     def hold_when_due(self) -> None:
-        """Notes a training step of a learned range, and freezes it after ``freeze_step`` of them."""
+        """Notes a training step of a learned range, and freezes it after ``freeze_after`` of them."""
         self.weight.assign(1.0)  # the gradient is from data, whether or not calibration came first
-        if self.freeze_step is None:
+        if self.freeze_after is None:
             return
         self.steps.assign(self.steps + 1.0)
         frozen, held = ops.convert_to_tensor(self.frozen), ops.convert_to_tensor(self.held)
-        due = ops.logical_and(self.steps > float(self.freeze_step), frozen < 0.5)
+        due = ops.logical_and(self.steps > float(self.freeze_after), frozen < 0.5)
         self.held.assign(ops.where(due, self.own_extent(), held))
         self.frozen.assign(ops.where(due, 1.0, frozen))
 
@@ -210,10 +210,10 @@ class RangeEstimator(keras.layers.Layer):
     def _moves(self, observed: Any) -> Any:
         # A batch with NaN or inf must not spoil the range that the last good checkpoint holds.
         moves = ops.logical_and(self.frozen < 0.5, ops.all(ops.isfinite(observed)))
-        if self.freeze_step is None:
+        if self.freeze_after is None:
             return moves
         self.steps.assign(self.steps + 1.0)
-        return ops.logical_and(moves, self.steps <= float(self.freeze_step))
+        return ops.logical_and(moves, self.steps <= float(self.freeze_after))
 
 
 def extent_of_range(scheme: Scheme, low: float, high: float) -> np.ndarray:

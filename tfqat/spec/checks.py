@@ -274,7 +274,7 @@ CHECKS = (
     _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),
     _check(f"{_QUANT}.observe_fraction", _only_for(("moving_average",), 1.0), _RANGES),
     _check(f"{_QUANT}.ranges_rate_multiplier", _only_for(("learned",), 1.0), _RANGES),
-    _check(f"{_QUANT}.freeze_step", _only_for(("moving_average", "learned"), None), _RANGES),
+    _check(f"{_QUANT}.freeze_after", _only_for(("moving_average", "learned"), None), _RANGES),
     _check(_FORMATS, _formats_fit, _TARGET),
     _check(_VERSION, _cache_readable, _FORMATS, _TARGET),
     _check(f"{_EXPORT}.int8_weights", _int8_weights_readable, _VERSION, _FORMATS, _TARGET),
