@@ -197,6 +197,36 @@ def test_ranges_and_kernels_stop_after_the_given_step(zoo, tmp_path, loaded):
     assert np.array_equal(read[2], read[4])
 
 
+@pytest.mark.parametrize("target", ["tensorrt", "tflite"])
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
+def test_no_step_makes_a_range_empty_or_infinite(zoo, target, optimizer):
+    """At a learning rate that throws ranges from one bound to the other, all scales stay normal numbers."""
+    model = zoo.conv_net()
+    qat, x = tfqat.prepare(model, target, ranges="learned", ranges_rate_multiplier=1e30), zoo.data(model)
+    tfqat.calibrate(qat, [x])
+    qat.compile(optimizer(1e-3), "mse")
+    extremes = []
+    for _ in range(6):
+        qat.fit(x, np.ones(model(x).shape), batch_size=len(x), verbose=0)
+        for layer in (*range_layers(qat), *kernel_layers(qat)):
+            encoding = layer.encoding() if layer in range_layers(qat) else layer.kernel_encoding()  # refuses others
+            extremes += [encoding.scale.min(), encoding.scale.max()]
+    assert np.isfinite(extremes).all()
+    assert min(extremes) >= np.finfo(np.float32).tiny
+    assert max(extremes) > 1e9  # it was hostile
+    assert np.isfinite(qat(x)).all()
+
+
+def test_a_batch_that_overflows_leaves_ranges_as_they_are():
+    layer = Quantizer(Scheme(), ranges="learned")
+    layer.build((None, 4))
+    layer.set_range([1.5])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(tf.constant([[np.nan, np.inf, 1.0, 2.0]]), training=True) * np.float32(3e38))
+    keras.optimizers.Adam(0.1).apply([tape.gradient(loss, layer.extent.value)], [layer.extent])
+    assert np.array_equal(layer.own_extent(), np.float32([1.5]))
+
+
 OPTIMIZERS = {
     "SGD": lambda: keras.optimizers.SGD(0.01),
     "momentum": lambda: keras.optimizers.SGD(0.01, momentum=0.9),

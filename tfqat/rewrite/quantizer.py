@@ -39,7 +39,8 @@ class RangeEstimator(keras.layers.Layer):
     ``extent += (observed - extent) * (1 - decay) / weight``, where ``weight = decay * weight + 1 - decay`` starts at
     0: the moving average without the bias of its start (arXiv:1412.6980, section 3). A weight of 0 says that no data
     has been seen. A calibrated range goes on as an average of full weight, unless the first training batch reaches
-    FAR times as far. Evaluation never moves a range.
+    FAR times as far. Evaluation never moves a range. Replicas (tf.distribute) share one range: after each step, the
+    mean of what their parts of the batch make of it, or what the optimizer makes of their gradients.
 
     Args:
         scheme: Scheme of the tensor, or its dictionary.
