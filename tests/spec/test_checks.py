@@ -159,6 +159,12 @@ WRONG = {
         "quantization_config.decay",
         ["learned"],
     ),
+    "rate_of_moving_average": (
+        "digits",
+        ["quantization_config.ranges_rate_multiplier=2.0"],
+        "quantization_config.ranges_rate_multiplier",
+        ["2.0", "moving_average", "learned only"],
+    ),
     "observe_of_fixed": (
         "digits",
         ["quantization_config={ranges: fixed, observe_fraction: 0.5}"],
@@ -167,8 +173,8 @@ WRONG = {
     ),
     "freeze_of_fixed": (
         "digits",
-        ["quantization_config={ranges: fixed, freeze_step: 5}"],
-        "quantization_config.freeze_step",
+        ["quantization_config={ranges: fixed, freeze_after: 5}"],
+        "quantization_config.freeze_after",
         ["5"],
     ),
     "equalize_late": (

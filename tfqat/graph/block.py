@@ -63,7 +63,7 @@ def match_blocks(
     """Each op in exactly one match: the longest block that starts at it, or itself alone.
 
     An op joins a block only as the sole reader of the op before it, if ``fusable(block, op before, op)`` allows it and
-    it is not named in ``skip``. What ``skip`` names is alone, unless ``heads`` names it, too: it may begin a block then.
+    it is not named in ``skip``. What ``skip`` names is alone, unless ``heads`` names it, too: it may begin a block.
     """
     taken: set[str] = set()
     matches = []

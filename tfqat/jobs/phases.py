@@ -71,7 +71,8 @@ def prepared(model: keras.Model, spec: Any) -> QuantizedModel:
         ranges=section.ranges,
         decay=section.decay,
         observe_fraction=section.observe_fraction,
-        freeze_step=section.freeze_step,
+        freeze_after=section.freeze_after,
+        ranges_rate_multiplier=section.ranges_rate_multiplier,
         strict=section.strict,
         activation=section.activation,
     )

@@ -34,6 +34,7 @@ class QuantizedModel(keras.Model):
         self._objectives = Objectives()
         self.finalized = finalized
         tie_groups(self)
+        tie_kernels(self)
 
     @property
     def placement(self) -> Placement:
@@ -136,6 +137,13 @@ def tie_groups(model: keras.Model) -> None:
     for members in groups.values():
         for member in members:
             member.tie(members)
+
+
+def tie_kernels(model: keras.Model) -> None:
+    """Lets learned scales of kernels freeze with the first of the learned ranges, where these freeze by themselves."""
+    clocks = [layer for layer in range_layers(model) if layer.ranges == "learned" and layer.freeze_after is not None]
+    for layer in kernel_layers(model):
+        layer.tie(clocks[0] if clocks else None)
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

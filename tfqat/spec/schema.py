@@ -258,7 +258,8 @@ class Quantization(Section):
     ranges: Literal["moving_average", "learned", "fixed"] = "moving_average"
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
     observe_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    freeze_step: Count | None = None
+    freeze_after: Count | None = None
+    ranges_rate_multiplier: Annotated[float, Field(gt=0)] = 1.0  # of learned ranges, on the optimizer's learning rate
     relu6: Annotated[
         tuple[Literal["relu", "leaky_relu", "prelu", "elu"], ...], Field(strict=False), AfterValidator(_distinct)
     ] = ("relu", "leaky_relu", "prelu", "elu")
