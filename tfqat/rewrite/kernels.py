@@ -17,7 +17,7 @@ from tfqat.core.encoding import Encoding, encoding_of_values
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, broadcast, to_channels
 from tfqat.rewrite.fake_quant import FLOOR, fake_quantize_held, fake_quantize_kernel
 from tfqat.rewrite.jit import jit_pays
-from tfqat.rewrite.learned import LARGEST, fake_quantize_kernel_learned, learned_extent
+from tfqat.rewrite.learned import LARGEST, coarsest_scale, fake_quantize_kernel_learned, learned_extent
 
 if TYPE_CHECKING:
     from keras.layers import Layer as _Layer
@@ -38,7 +38,8 @@ class QuantizedKernel(_Layer):
     ``(channels,)`` or ``()``, and rounds no more; an asymmetric one has a ``kernel_zero_point`` as well. With
     ``scale_by="held"`` the scale is ``kernel_scale`` from the start, set from outside, and weights beyond it are
     clipped; with ``scale_by="learned"`` it is trained as well, by LSQ's gradient, until it is frozen, and moves
-    ``rate_multiplier`` times as far as by the optimizer's own learning rate.
+    ``rate_multiplier`` times as far as by the optimizer's own learning rate. Learned or frozen, it is never so coarse
+    that a channel leaves its largest integer unused.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class QuantizedKernel(_Layer):
             return ops.convert_to_tensor(self.kernel_scale)
         frozen = ops.convert_to_tensor(self.frozen_scale)
         qmax = float(self.weight_scheme.qmax)
-        extent = learned_extent(self.kernel_extent, FLOOR * qmax, LARGEST, self.rate_multiplier)
-        return ops.where(frozen > 0.0, frozen, extent / qmax)
+        coarsest = coarsest_scale(ops.stop_gradient(ops.cast(self._kernel, "float32")), self.weight_scheme)
+        coarsest = ops.minimum(ops.reshape(coarsest, self.kernel_extent.shape), LARGEST)
+        extent = learned_extent(self.kernel_extent, FLOOR * qmax, coarsest * qmax, self.rate_multiplier)
+        return ops.where(frozen > 0.0, ops.minimum(frozen, coarsest), extent / qmax)
 
     def call(self, inputs: Any) -> Any:
         self._freeze_when_due()

@@ -26,10 +26,12 @@ import keras
 from keras import ops
 
 from tfqat.core.scheme import Scheme
-from tfqat.rewrite.fake_quant import FLOOR, bounds, fake_quantize_held, scale_and_zero_point
+from tfqat.rewrite.fake_quant import FLOOR, bounds, fake_quantize_held, kernel_scale, scale_and_zero_point
 
 # No range reaches further: its square is a float32 still.
 LARGEST = 2.0**60
+# So far below an integer, in steps, a value is still rounded to it, also where float32 computes the quotient.
+ROUNDS_UP = 0.499
 
 
 def learned_extent(variable: Any, lowest: Any, highest: Any, rate: float = 1.0) -> Any:
@@ -53,6 +55,15 @@ def learned_extent(variable: Any, lowest: Any, highest: Any, rate: float = 1.0) 
         return ops.clip(values, lowest, highest), gradient
 
     return within(ops.multiply(variable, rate))
+
+
+def coarsest_scale(kernel: Any, scheme: Scheme) -> Any:
+    """The largest scale (shaped to multiply the kernel) by which the largest weight still becomes the largest integer.
+
+    A coarser grid would leave integers unused. And TensorRT, which takes ``max|w| / 127`` of what a float file holds,
+    finds the trained scale of a kernel that has the integer 127.
+    """
+    return kernel_scale(kernel, scheme) * (scheme.qmax / (scheme.qmax - ROUNDS_UP))
 
 
 def fake_quantize_learned(inputs: Any, extent: Any, scheme: Scheme) -> Any:
