@@ -53,7 +53,7 @@ class Setting:
 
 
 SETTINGS = {
-    "cifar10": Setting("cifar10_4000/cifar10_4000.npz", 3200, 800, 40, 8, augment=True),
+    "cifar10": Setting("cifar10_4000/cifar10_4000.npz", 3200, 800, 25, 5, augment=True),
     "mnist": Setting("mnist/mnist.npz", 4000, 5000, 8, 3, augment=False),
 }
 
@@ -140,7 +140,7 @@ class Images:
 
 
 def _every(pixels: np.ndarray, labels: np.ndarray, count: int, sorted_by_label: bool) -> tuple[np.ndarray, np.ndarray]:
-    """So many images, in [-1, 1], and their labels: evenly spaced where classes follow each other, as in MNIST's file."""
+    """So many images, in [-1, 1], and their labels: evenly spaced in a file that has one class after the other."""
     step = len(labels) // count if sorted_by_label else 1
     return _scaled(pixels[::step][:count]), labels[::step][:count].astype(np.int64)
 
@@ -286,7 +286,8 @@ def main() -> None:
             for data in arguments.data:
                 for net in arguments.nets:
                     measure(Subject(net, data, seed), arguments)
-    write_page(read_cells(), PAGE)
+    epochs = " and ".join(f"{setting.qat_epochs} epochs on {name}" for name, setting in SETTINGS.items())
+    write_page(read_cells(), epochs, PAGE)
 
 
 if __name__ == "__main__":
