@@ -67,6 +67,7 @@ class Recipe:
     ranges: str | None = None  # None: not trained
     target: str = "sima"
     relu6: tuple[str, ...] = ()
+    distilled: bool = False
 
 
 ROWS: dict[str, Recipe] = {
@@ -78,6 +79,7 @@ ROWS: dict[str, Recipe] = {
     "PTQ mse + AdaRound": Recipe(tune=("adaround",)),
     "QAT moving average": Recipe(ranges="moving_average"),
     "QAT learned": Recipe(ranges="learned"),
+    "QAT learned + distillation": Recipe(ranges="learned", distilled=True),
 }
 # What tfqat does where a spec says nothing, against what TFMOT does: TensorRT, ReLU becomes ReLU6.
 DEFAULTS = Recipe(ranges="moving_average", target="tensorrt", relu6=("relu",))
@@ -197,6 +199,8 @@ def quantized(model: keras.Model, recipe: Recipe, bits: str, images: Images, sub
     if repairs:
         tfqat.tune(qat, repairs, calibration)
         tfqat.calibrate(qat, calibration, method=recipe.method)
+    if recipe.distilled:
+        tfqat.distill(qat, model)
     if recipe.ranges:
         train_quantized(qat, images, subject)
     return qat
