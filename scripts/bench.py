@@ -1,8 +1,9 @@
 """Step time: tfqat's QAT step against the same float model's, and TFMOT's against its own.
 
 Two processes (Keras 3 with tfqat, tf_keras with TFMOT) hold the models; their training steps alternate, one at a time,
-so that all see the same machine. Printed: medians of wall and CPU time, ratios to float, and peak memory (each model in
-a process of its own).
+so that all see the same machine. tfqat's rows: ranges by moving average, that on an eighth of each batch, and learned
+by gradient (activations and kernels). Printed: medians of wall and CPU time, ratios to float, and peak memory (each
+model in a process of its own).
 
     python scripts/bench.py                      # MobileNetV2 alpha 1.0 and 0.35, 96 px, batch 32, median of 40
     python scripts/bench.py --steps 10 --alpha 0.35
@@ -20,7 +21,12 @@ import time
 from collections.abc import Callable
 
 SIZE, BATCH, CLASSES = 96, 32, 10
-TFQAT = {"float": None, "tfqat": {}, "tfqat, an eighth observed": {"observe_fraction": 0.125}}
+TFQAT = {
+    "float": None,
+    "tfqat": {},
+    "tfqat, an eighth observed": {"observe_fraction": 0.125},
+    "tfqat, learned ranges": {"ranges": "learned"},
+}
 TFMOT = {"float (tf_keras)": False, "TFMOT": True}
 Step = Callable[[], None]
 

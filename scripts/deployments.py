@@ -73,10 +73,8 @@ def lines_of(name: str, report: Report, spec: Any) -> Iterator[tuple[str, ...]]:
     sizes = {stage.name: stage.file_size for stage in stages.read_stages(Path(spec.results_dir) / "stages.json")}
     for row in report.rows:
         difference = 100 * (row.accuracy - report.trained.accuracy)
-        blocks = "not judged"
-        if row.blocks:
-            off = sum(score.differing for score in row.blocks)
-            blocks = f"{off:,} of {sum(score.elements for score in row.blocks):,}"
+        off = sum(score.differing for score in row.blocks)
+        blocks = f"{off:,} of {sum(score.elements for score in row.blocks):,}"
         size = f"{sizes[row.name] / 1e3:.0f} kB"
         yield (name, row.name, f"{row.accuracy:.2%}", f"{difference:+.2f}", f"{row.agreement:.2%}", blocks, size)
 

@@ -7,6 +7,7 @@
     python scripts/deployments.py specs/mnist.yaml | tee results/deployments_mnist.txt
     python scripts/tfmot.py | tee results/tfmot.txt            # tfmot-table
     python scripts/vit.py | tee results/vit.txt                # vit-table
+    tfqat analyze --spec specs/digits.yaml | tee results/analyze.txt                    # analyze-table
     python scripts/readme.py
 
 A table whose source is not there keeps its text.
@@ -68,6 +69,14 @@ def tfmot_table() -> str:
     return "\n".join(line for line in lines if line.startswith("| "))
 
 
+def analyze_table() -> str:
+    """The whole forms and the first blocks that `tfqat analyze` printed."""
+    lines = [line.rstrip() for line in (RESULTS / "analyze.txt").read_text().splitlines()]
+    blocks = next(number for number, line in enumerate(lines) if line.strip().startswith("Blocks, "))
+    start = next(number for number, line in enumerate(lines) if " samples" in line)
+    return "\n".join([*lines[start : blocks + 7], "..."])
+
+
 def vit_table() -> str:
     """The result lines that vit.py printed."""
     return results("vit.txt")
@@ -86,6 +95,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "models-table": models_table,
     "deployments-table": deployments_table,
     "tfmot-table": tfmot_table,
+    "analyze-table": analyze_table,
     "vit-table": vit_table,
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfqat.jobs.convert import convert
     from tfqat.jobs.export import export
     from tfqat.jobs.from_tfmot import from_tfmot
+    from tfqat.jobs.recommend import recommend
     from tfqat.jobs.verify import verify
     from tfqat.models.load import load_model
     from tfqat.models.zoo import build_model
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tfqat.rewrite.plan import placement
     from tfqat.rewrite.prepare import prepare
     from tfqat.spec.load import load_spec
+    from tfqat.training.distillation import distill
     from tfqat.tuning.equalize import equalize
     from tfqat.tuning.tune import tune
     from tfqat.view.custom import quantizable
@@ -35,6 +37,7 @@ _HOMES = {
     "build_model": "tfqat.models.zoo",
     "calibrate": "tfqat.calibration.calibrate",
     "convert": "tfqat.jobs.convert",
+    "distill": "tfqat.training.distillation",
     "equalize": "tfqat.tuning.equalize",
     "export": "tfqat.jobs.export",
     "finalize": "tfqat.rewrite.finalize",
@@ -46,6 +49,7 @@ _HOMES = {
     "prepare": "tfqat.rewrite.prepare",
     "quantizable": "tfqat.view.custom",
     "tune": "tfqat.tuning.tune",
+    "recommend": "tfqat.jobs.recommend",
     "verify": "tfqat.jobs.verify",
 }
 __all__ = [
@@ -53,6 +57,7 @@ __all__ = [
     "build_model",
     "calibrate",
     "convert",
+    "distill",
     "equalize",
     "export",
     "finalize",
@@ -63,6 +68,7 @@ __all__ = [
     "placement",
     "prepare",
     "quantizable",
+    "recommend",
     "tune",
     "verify",
 ]

@@ -25,9 +25,11 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_options_reach_the_job():
-    assert analyze().stdout == "None 800 None None False\n"
+    assert analyze().stdout == f"None 800 None None False None {SPEC}\n"
     options = ["--images", "20", "--budget", "1.5", "--output", "out", "--trust", "random_seed=1"]
-    assert analyze(*options).stdout == "['random_seed=1'] 20 1.5 out True\n"
+    assert analyze(*options).stdout == f"['random_seed=1'] 20 1.5 out True None {SPEC}\n"
+    assert " (0.5, None) " in analyze("--recommend").stdout
+    assert " (1.5, 4) " in analyze("--recommend", "--max-drop", "1.5", "--low-bits", "4").stdout
 
 
 WRONG = {
@@ -38,6 +40,10 @@ WRONG = {
     "no_time": (["--budget", "0"], "--budget: expected seconds above 0, received 0"),
     "endless": (["--budget", "inf"], "received inf"),
     "not_a_number": (["--budget", "nan"], "received nan"),
+    "drop_alone": (["--max-drop", "1"], "--max-drop 1: only --recommend searches"),
+    "bits_alone": (["--low-bits", "4"], "--low-bits 4: only --recommend searches"),
+    "negative_drop": (["--recommend", "--max-drop", "-1"], "--max-drop: expected points of accuracy from 0"),
+    "many_bits": (["--recommend", "--low-bits", "8"], "--low-bits: expected 2 to 7, received 8"),
     "a_file": (["--output", SPEC], "expected a folder, received the file"),
 }
 

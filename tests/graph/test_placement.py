@@ -199,7 +199,7 @@ def test_a_rule_names_nested_models_whole(zoo):
     [
         ({"match": "conv9", "quantize": False}, "near names: conv1"),
         ({"match": "conv1", "quantise": False}, "Did you mean 'quantize'"),
-        ({"match": "conv1", "quantize": "no"}, "true or false"),
+        ({"match": "conv1", "quantize": "no"}, "true, false or 'weights'"),
         ({"match": "conv1"}, "asks for nothing"),
         ({"quantize": False}, "match"),
         ("conv1", "mapping"),

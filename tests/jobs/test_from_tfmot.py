@@ -281,8 +281,6 @@ def test_tfmots_own_placement_exports_as_tflite(tfmot_models, own, tmp_path):
         ({"target": "tensorflow"}, "Unknown target"),
         ({"rules": [{"match": "conv", "quantize": False}]}, "rules: without a target"),
         ({"relu6": ["relu"]}, "relu6: without a target"),
-        ({"ranges": "learned"}, "learned"),
-        ({"target": "tflite", "ranges": "learned"}, "learned"),
         ({"target": "tensorrt", "rules": [{"match": "nothing", "quantize": False}]}, "matches no op"),
         ({"decay": 2}, "decay"),
         ({"method": "guess"}, "method"),
@@ -342,6 +340,19 @@ def test_learned_ranges_start_from_tfmots(tfmot_models):
     (image,) = [layer for layer in range_layers(model) if layer.name == "image>quantizer"]
     assert image.extent.trainable
     assert float(image.extent[0]) == np.float32(max(-ranges["image"].low, ranges["image"].high))
+
+
+def test_both_ends_of_tfmots_ranges_are_learned_on(tfmot_models, tmp_path):
+    model = tfqat.from_tfmot(tfmot_models / "sequential.h5", ranges="learned")
+    images, labels = data_of(tfmot_models, "sequential")
+    before = {layer.name: np.array(layer.extent) for layer in range_layers(model) if layer.ranges == "learned"}
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model.fit(images, labels, epochs=2, verbose=0)
+    after = {layer.name: np.array(layer.extent) for layer in range_layers(model) if layer.ranges == "learned"}
+    moved = np.array([before[name] != after[name] for name in before])
+    assert moved.any(axis=0).all()
+    tfqat.export(model, tmp_path)
+    assert tfqat.verify(model, tmp_path, images).passed
 
 
 def test_zero_points_are_tfmots_also_at_halves():

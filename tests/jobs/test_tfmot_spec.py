@@ -75,6 +75,15 @@ def test_it_trains_on(make_spec):
     assert all(layer.scale_by == "held" for layer in kernel_layers(quantized_model(spec)))
 
 
+def test_it_trains_on_and_learns_from_the_float_model_inside(make_spec):
+    spec = make_spec(num_epochs=1, distillation={"features": ["hidden"]}, oscillation={"freeze_threshold": 0.1})
+    train(spec)
+    heads, values = (line.split(",") for line in (Path(spec.results_dir) / "metrics.csv").read_text().splitlines())
+    row = dict(zip(heads, values, strict=True))
+    assert float(row["distillation_loss"]) > 0
+    assert float(row["feature_loss"]) > 0
+
+
 def test_a_float_phase_is_refused(make_spec):
     with pytest.raises(TfqatError, match="float_epochs: received 1, expected 0"):
         train(make_spec(float_epochs=1))

@@ -29,8 +29,9 @@ x = keras.layers.Conv2D(8, 3, activation="swish")(x)
 model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
 data, labels = np.random.rand(32, 8, 8, 3).astype("float32"), np.arange(32) % 2
 data += labels[:, None, None, None]
-for ranges in ("moving_average", "learned", "fixed"):
-    qat = tfqat.prepare(model, ranges=ranges)
+both_ends = {"target": "sima", "ranges": "learned", "ranges_rate_multiplier": 10.0, "freeze_after": 20}
+for options in ({}, {"ranges": "learned"}, both_ends, {"ranges": "fixed"}):
+    qat = tfqat.prepare(model, **options)
     assert not tfqat.calibrate(qat, [data]).no_data
     qat.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     losses = qat.fit(data, labels, epochs=8, batch_size=8, verbose=0).history["loss"]

@@ -367,7 +367,10 @@ def test_a_float_model_is_refused_by_the_other_verbs(zoo, verb):
         ({"relu6": ["rellu"]}, "Did you mean 'relu'"),
         ({"decay": 1.5}, "between 0 and 1"),
         ({"observe_fraction": 0}, "above 0"),
-        ({"freeze_step": -1}, "from 0"),
+        ({"freeze_after": -1}, "from 0"),
+        ({"ranges": "fixed", "freeze_after": 5}, "nothing to freeze"),
+        ({"ranges": "learned", "ranges_rate_multiplier": 0.0}, "above 0"),
+        ({"ranges_rate_multiplier": 2.0}, "learned' only"),
     ],
 )
 def test_a_bad_option_is_an_error(zoo, options, message):

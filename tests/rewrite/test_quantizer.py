@@ -119,7 +119,7 @@ def test_a_frozen_range_stays_bit_for_bit():
 
 
 def test_ranges_stop_after_the_given_step():
-    layer = built(decay=0.5, freeze_step=2)
+    layer = built(decay=0.5, freeze_after=2)
     seen = []
     for amax in (1.0, 2.0, 4.0, 8.0):
         call(layer, [[amax]], training=True)
@@ -128,7 +128,7 @@ def test_ranges_stop_after_the_given_step():
 
 
 def test_a_learned_range_stops_after_the_given_step():
-    layer = built(ranges="learned", freeze_step=2)
+    layer = built(ranges="learned", freeze_after=2)
     read = []
     for amax in (1.0, 2.0, 4.0, 8.0):  # what an optimizer makes of it, step by step
         layer.extent.assign([amax])
@@ -212,7 +212,7 @@ def test_a_quantizer_cut_off_from_its_group_says_so():
 
 
 def test_config_round_trips():
-    layer = built(scheme=UNSIGNED, ranges="fixed", decay=0.5, observe_fraction=0.5, freeze_step=3, group="g")
+    layer = built(scheme=UNSIGNED, ranges="fixed", decay=0.5, observe_fraction=0.5, freeze_after=3, group="g")
     again = Quantizer.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert again.scheme == UNSIGNED

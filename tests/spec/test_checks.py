@@ -32,6 +32,54 @@ model_config: {python: "my.model:build", num_classes: 5}
 
 # Name: base, overrides, key at fault, words of the message.
 WRONG = {
+    "distillation_without_qat": (
+        "digits",
+        ["training_config.enable_qat=false", "training_config.distillation={}"],
+        "training_config.distillation",
+        ["enable_qat is false"],
+    ),
+    "distillation_of_nothing": (
+        "digits",
+        ["training_config.distillation={weight: 0}"],
+        "training_config.distillation.weight",
+        ["nothing would be learnt"],
+    ),
+    "freezing_after_the_end": (
+        "digits",
+        ["training_config.freeze_batch_norm_epoch=4"],
+        "training_config.freeze_batch_norm_epoch",
+        ["received 4 with num_epochs: 4"],
+    ),
+    "freezing_fixed_ranges": (
+        "digits",
+        ["training_config.freeze_ranges_epoch=1", "quantization_config.ranges=fixed"],
+        "training_config.freeze_ranges_epoch",
+        ["fixed does not use"],
+    ),
+    "warm_up_without_end": (
+        "digits",
+        ["training_config.optimizer.warmup_epochs=1"],
+        "training_config.optimizer.warmup_epochs",
+        ["float_epochs: 1", "would only rise"],
+    ),
+    "precision_of_a_checkpoint": (
+        "npz",
+        ["training_config.precision=mixed_float16"],
+        "training_config.precision",
+        ["a.keras have a precision of their own"],
+    ),
+    "oscillation_of_nothing": (
+        "digits",
+        ["training_config.oscillation={}"],
+        "training_config.oscillation",
+        ["asks for nothing"],
+    ),
+    "frozen_and_averaged": (
+        "digits",
+        ["training_config.oscillation={freeze_threshold: 0.1}", "training_config.optimizer.ema=0.9"],
+        "training_config.oscillation.freeze_threshold",
+        ["average frozen weights"],
+    ),
     "no_model": ("npz", ["model_config={}"], "model_config", ["none of the three"]),
     "two_models": ("npz", ["model_config.python='a:b'"], "model_config", ["a.keras", "a:b", "exactly one"]),
     "weights_without_a_model": (
@@ -111,6 +159,12 @@ WRONG = {
         "quantization_config.decay",
         ["learned"],
     ),
+    "rate_of_moving_average": (
+        "digits",
+        ["quantization_config.ranges_rate_multiplier=2.0"],
+        "quantization_config.ranges_rate_multiplier",
+        ["2.0", "moving_average", "learned only"],
+    ),
     "observe_of_fixed": (
         "digits",
         ["quantization_config={ranges: fixed, observe_fraction: 0.5}"],
@@ -119,8 +173,8 @@ WRONG = {
     ),
     "freeze_of_fixed": (
         "digits",
-        ["quantization_config={ranges: fixed, freeze_step: 5}"],
-        "quantization_config.freeze_step",
+        ["quantization_config={ranges: fixed, freeze_after: 5}"],
+        "quantization_config.freeze_after",
         ["5"],
     ),
     "equalize_late": (

@@ -70,7 +70,7 @@ ACCEPTED = {
     "whole_number_for_a_fraction": ("training_config.optimizer.learning_rate=1", lambda s: s.training.optimizer, 1.0),
     "exponent_without_a_point": ("training_config.optimizer.learning_rate=1e-3", lambda s: s.training.optimizer, 0.001),
     "boolean": ("training_config.enable_qat=false", lambda s: s.training.enable_qat, False),
-    "null": ("quantization_config.freeze_step=null", lambda s: s.quantization.freeze_step, None),
+    "null": ("quantization_config.freeze_after=null", lambda s: s.quantization.freeze_after, None),
     "list": ("quantization_config.relu6=[relu]", lambda s: s.quantization.relu6, ("relu",)),
     "list_of_mappings": (
         'quantization_config.rules=[{match: "head_*", quantize: false}]',
@@ -336,7 +336,7 @@ def test_dump_is_read_back_to_an_equal_spec(tmp_path_factory, text, rate, seed, 
         "dataset_config": {"kind": "npz", "path": "a", "image_size": list(size)},
         "model_config": {"python": "a.b:c"},
         "training_config": {"optimizer": {"learning_rate": rate}},
-        "quantization_config": {"freeze_step": freeze, "rules": [{"match": "a*", "quantize": False}]},
+        "quantization_config": {"freeze_after": freeze, "rules": [{"match": "a*", "quantize": False}]},
     }
     spec = Spec.model_validate(values)
     path = tmp_path_factory.mktemp("dump") / "spec.yaml"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import zipfile
 from types import ModuleType
 
+import h5py
 import keras
 import pytest
 from keras import layers
@@ -48,3 +51,17 @@ def make_spec(tmp_path, user_module, monkeypatch):
         return Spec.model_validate(base | dict(sections))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def variables():
+    """Reads the variables in a `.keras` file, the optimizer's among them, by their names there."""
+
+    def read(path):
+        found = {}
+        note = lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None  # noqa: E731
+        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+            file.visititems(note)
+        return found
+
+    return read

@@ -11,10 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import yaml
@@ -101,13 +99,6 @@ def kill_after(spec: Path, results: Path, count: int, delay: float) -> None:
     process.communicate()
 
 
-def variables(path: Path) -> dict[str, np.ndarray]:
-    found = {}
-    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Results folders of the unbroken and the broken run, and the broken one's last output."""
@@ -120,7 +111,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["float.keras", "qat.keras", "checkpoints/qat-0004.keras"])
-def test_weights_ranges_and_optimizer_are_the_same_bit_for_bit(runs, name):
+def test_weights_ranges_and_optimizer_are_the_same_bit_for_bit(runs, variables, name):
     unbroken, broken = variables(runs[0] / name), variables(runs[1] / name)
     assert unbroken.keys() == broken.keys()
     assert len(unbroken) > 10
@@ -128,7 +119,7 @@ def test_weights_ranges_and_optimizer_are_the_same_bit_for_bit(runs, name):
         np.testing.assert_array_equal(broken[key], value, err_msg=key)
 
 
-def test_the_weights_moved_in_training(runs):
+def test_the_weights_moved_in_training(runs, variables):
     first, last = (variables(runs[0] / "checkpoints" / f"float-{epoch:04d}.keras") for epoch in (3, 4))
     assert any((first[key] != last[key]).any() for key in first if key.startswith("layers/"))
 

@@ -1,21 +1,20 @@
-"""Page: the report as one HTML file that opens without a network, on a phone and in dark mode.
+"""Page: the report of an analysis as one HTML file; see pages.page for what all pages have.
 
-The tables are made here and are complete by themselves; ``page.html`` has the looks, and draws the plots from the same
-JSON as ``report.json``. Nothing but its own script may run (a Content-Security-Policy with its hash), and names of the
-model are escaped wherever they stand.
+The tables are made here; ``page.html`` says where they stand, and ``page.js`` draws the plots from what is in
+``report.json``.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 from tfqat.analysis.report import FORMS
+from tfqat.core.listing import some
+from tfqat.pages.page import Cell, filled, page, table
 
 # Heading, and whether the column holds text; the first columns are what a phone shows.
 COLUMNS = (
@@ -30,10 +29,8 @@ COLUMNS = (
     ("kind", True),
     ("place", False),
 )
+QUOTE = '"'
 SORTED_BY = "output error, alone quantized"
-
-# What is shown, and the number that it is sorted by; None where it is not known.
-Cell = tuple[str, Any]
 
 
 def page_of(document: Mapping[str, Any], text: str) -> str:
@@ -43,23 +40,41 @@ def page_of(document: Mapping[str, Any], text: str) -> str:
         document: what ``Analysis.to_dict`` gives.
         text: the same as JSON.
     """
-    template = files("tfqat.analysis").joinpath("page.html").read_text(encoding="utf-8")
-    parts = {
-        "script_hash": _hash(template),
-        "title": escape(f"{document['model']} for {document['target']}"),
-        "facts": escape(_facts(document)),
-        "notes": "".join(f'<p class="note">{escape(note)}</p>' for note in document["notes"]),
-        "forms": _forms(document),
-        "blocks": _blocks(document),
-        # No markup can begin inside it; the same JSON to whoever parses it.
-        "report": text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found.group(1)], template)
+    folder = files("tfqat.analysis")
+    template, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.js"))
+    parts = {"forms": _forms(document), "blocks": _blocks(document), "front": _front(document["front"])}
+    title = f"{document['model']} for {document['target']}"
+    return page(title, _facts(document), document["notes"], filled(template, parts), text, script)
 
 
-def _hash(template: str) -> str:
-    script = template[template.rindex("<script>") + len("<script>") : template.rindex("</script>")]
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def _front(front: Mapping[str, Any] | None) -> str:
+    """The models of mixed precision; nothing where none was looked for."""
+    if front is None:
+        return ""
+    points = front["points"]
+    low = [] if front["low_bits"] is None else [f"in {front['low_bits']} bits"]
+    order = sorted(range(len(points)), key=lambda n: (-points[n]["int8_share"], -points[n]["low_share"], n))
+    rows = []
+    for number in order:
+        point = points[number]
+        shares = [f"{point['int8_share']:.1%}", *([f"{point['low_share']:.1%}"] if low else [])]
+        said = "chosen" if number == front["chosen"] else "" if number in front["pareto"] else "another is better"
+        floats = some(point["floats"], 4) or "nothing"
+        rows.append([floats, f"{point['accuracy']:.2%}", f"{0 - point['drop']:+.2f}", *shares, said])
+    marked = None if front["chosen"] is None else order.index(front["chosen"])
+    heads = ["in float", "accuracy", "points", "on integers", *low, ""]
+    rules = [
+        [", ".join(f"{key}: {json.dumps(value).strip(QUOTE)}" for key, value in rule.items()), reason]
+        for rule, reason in zip(front["rules"], front["reasons"], strict=True)
+    ]
+    told = f"<h3>Rules of the chosen one</h3>{table('rules', ['rule', 'measured'], rules, (0, 1))}" if rules else ""
+    return (
+        f"<section><h2>Mixed precision</h2><p>{escape(front['sentence'])}</p>"
+        '<p class="soft">Each model was quantized without training and measured: accuracy against the share of the '
+        "multiply-accumulates on integers; the bound is dashed.</p>"
+        '<div id="front" class="plot"></div><p id="front-said" class="said soft" aria-live="polite"></p>'
+        f"{table('points', heads, rows, (0, len(heads) - 1), marked)}{told}</section>"
+    )
 
 
 def _facts(document: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tfqat.analysis.front import Front
 from tfqat.analysis.score import Score
 from tfqat.analysis.tensors import Channels, TensorReport
 
@@ -60,6 +61,10 @@ class Analysis:
     ``seconds``, ``budget_seconds``: how long it took, and what it was given (null: no limit).
     ``forms``: ``float``, ``quantized`` (all blocks), ``weights_only``, ``activations_only`` -> score.
     ``not_measured``: names of the blocks that the budget did not reach. ``notes``: what a reader has to know besides.
+    ``front``: models of mixed precision that were measured, null where that was not asked for (see ``Front``): each of
+    ``points`` has ``floats`` (blocks in float), ``low`` (kernels of fewer bits), ``accuracy``, ``drop`` (points below
+    ``float_accuracy``), ``int8_share`` and ``low_share`` (0 to 1); ``pareto`` (numbers of the points that none beats),
+    ``chosen`` (the number of one, null where none keeps ``max_drop``), its ``rules``, and of each its ``reasons``.
     ``blocks``: worst first; by the output error of the block alone quantized, then those not measured, by SQNR.
 
     A score is ``accuracy`` (0 to 1; null without labels) and ``output_error`` (relative to the float form's outputs). A
@@ -81,6 +86,7 @@ class Analysis:
     budget_seconds: float | None
     forms: Mapping[str, Score]
     blocks: tuple[BlockReport, ...]
+    front: Front | None = None
 
     @property
     def labelled(self) -> bool:
@@ -104,12 +110,13 @@ class Analysis:
             )
         if not self.labelled:
             notes.append("No accuracies: the data have no classes as labels, or the model gives no score for each.")
-        return tuple(notes)
+        return (*notes, *(self.front.notes if self.front else ()))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; numbers to six digits."""
         own = {name: getattr(self, name) for name in ("labelled", "not_measured", "notes")}
-        return _plain({"schema": SCHEMA, **asdict(self), **own})
+        front = None if self.front is None else self.front.to_dict()
+        return _plain({"schema": SCHEMA, **asdict(self), **own, "front": front})
 
 
 def worst_first(blocks: list[BlockReport]) -> tuple[BlockReport, ...]:

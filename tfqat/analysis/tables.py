@@ -6,8 +6,10 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from tfqat.analysis.front import Front
 from tfqat.analysis.report import FORMS, Analysis, BlockReport
 from tfqat.analysis.score import Score
+from tfqat.core.listing import some
 
 # Blocks that are shown; the report has all.
 WORST = 10
@@ -15,7 +17,30 @@ WORST = 10
 
 def analysis_tables(found: Analysis) -> Group:
     """The whole forms, the worst blocks, and what is to be known besides."""
-    return Group(_forms(found), _blocks(found), *map(escape, found.notes))
+    front: list[Table | str] = [] if found.front is None else [front_table(found.front), escape(found.front.sentence)]
+    return Group(_forms(found), _blocks(found), *front, *map(escape, found.notes))
+
+
+def front_table(front: Front) -> Table:
+    """The models of mixed precision, most on integers first."""
+    table = Table("in float", title=f"Mixed precision, without training; at most {front.max_drop:g} points below float")
+    low = front.low_bits is not None
+    headings = ("accuracy", "difference", "integers", *([f"{front.low_bits} bits"] if low else []), "")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    order = sorted(range(len(front.points)), key=lambda number: front.points[number].rank, reverse=True)
+    for number in order:
+        point = front.points[number]
+        shares = [f"{point.int8_share:.1%}", *([f"{point.low_share:.1%}"] if low else [])]
+        said = "chosen" if number == front.chosen else "" if number in front.pareto else "beaten"
+        table.add_row(
+            escape(some(point.floats, 3)) if point.floats else "nothing",
+            f"{point.accuracy:.2%}",
+            f"{0 - point.drop:+.2f}",
+            *shares,
+            said,
+        )
+    return table
 
 
 def _forms(found: Analysis) -> Table:

@@ -66,7 +66,8 @@ def lost_by_qdq(source: Source) -> list[str]:
         return []
     rows = [*trained(told).items(), *told.weights.items()]
     kinds = [name for name, e in rows if e.scheme.symmetric != (e.scheme.signed and not e.zero_point.any())]
-    fewer = [name for name, e in told.weights.items() if e.scheme.bits < 8]
+    int4 = onnx_qdq.int4_kernels(told)
+    fewer = [name for name, e in told.weights.items() if e.scheme.bits < 8 and name not in int4]
     return [
         *lost_origins(told),
         *lost_target(told),
@@ -115,7 +116,7 @@ def requantized(model: onnx.ModelProto, told: Encodings) -> list[str]:
     moved = requantization.errors(model, told)
     found = []
     for node, weight in weights_of(model).items():
-        if node not in told.weights:
+        if node not in told.weights or node in told.float_ops:
             continue
         kernel = numpy_helper.to_array(arrays[weight.initializer])
         integers, _, _ = onnx_qdq.on_grid(weight, kernel, told.weights[node])

@@ -17,12 +17,17 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _DOMAINS = ("", "ai.onnx", "com.microsoft")  # the last one's are the same, with 16 bits before opset 21
 # Type -> bits, signed. int32 is that of a bias: scale of the input times scale of the kernel.
 _TYPES: Mapping[str, tuple[int, bool]] = {
+    "int4": (4, True),
+    "uint4": (4, False),
     "int8": (8, True),
     "uint8": (8, False),
     "int16": (16, True),
     "uint16": (16, False),
     "int32": (32, True),
 }
+# numpy has no type for these.
+_STORED = {"int4": "int8", "uint4": "uint8"}
+INT4 = frozenset(_STORED)
 _DEFAULT_AXIS = 1
 
 
@@ -75,7 +80,7 @@ class Grid:
         integers = np.rint(values.astype(np.float32) / self._spread(self.scale, values.ndim)) + self._spread(
             self.zero_point, values.ndim
         )
-        return np.clip(integers, self.low, self.high).astype(self.dtype)
+        return np.clip(integers, self.low, self.high).astype(_STORED.get(self.dtype, self.dtype))
 
     def dequantize(self, integers: np.ndarray) -> np.ndarray:
         """The real values (float32) of integers."""
@@ -163,8 +168,18 @@ def grid_of(
     if axis is not None and axis < 0 and rank is not None:
         axis += rank
     shape = () if axis is None else (-1,)
-    info = np.iinfo(name)
-    return Grid(name, scale.reshape(shape), zero_point.astype(np.int32).reshape(shape), axis, info.min, info.max)
+    return Grid(name, scale.reshape(shape), zero_point.astype(np.int32).reshape(shape), axis, *bounds_of(name))
+
+
+def is_integer_type(name: str) -> bool:
+    """Whether a dtype of this name is one of the integers that Q/DQ nodes know."""
+    return name in _TYPES
+
+
+def bounds_of(dtype: str) -> tuple[int, int]:
+    """The lowest and highest integer of a type, named as ``Grid.dtype`` has it."""
+    bits, signed = _TYPES[dtype]
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
 def _checked_scale(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], blocks: bool) -> np.ndarray:
@@ -216,7 +231,7 @@ def _type_name(
         name = dtype or "uint8"
     if name not in _TYPES:
         raise QdqReadError(
-            f"{_told(node)}: expected integers of 8 or 16 bits, received {name}; no format here holds such a tensor."
+            f"{_told(node)}: expected integers of 4, 8 or 16 bits, received {name}; no format here holds such a tensor."
         )
     return name
 

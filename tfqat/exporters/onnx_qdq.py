@@ -23,6 +23,8 @@ from tfqat.exporters.onnx_tidy import rewire_inside
 
 # A kernel is stored as scale * integer in float32; more than this many steps off its grid is another kernel.
 _OFF_GRID = 1e-2
+INT4_OPSET = 21
+_INT4 = {True: onnx.TensorProto.INT4, False: onnx.TensorProto.UINT4}
 UNQUANTIZED_READERS = "unquantized_readers"  # subject in Encodings.metadata: tensor -> nodes that read it without Q/DQ
 OUTPUT = ":output"  # the model's output, among them; no node is called so
 
@@ -131,6 +133,11 @@ def trained(encodings: Encodings) -> dict[str, Encoding]:
     return {name: e for name, e in encodings.activations.items() if e.origin != "calibrated"}
 
 
+def int4_kernels(encodings: Encodings) -> list[str]:
+    """The nodes that read a kernel of 4 bits beside float activations: it is stored as INT4, with no QuantizeLinear."""
+    return [name for name, e in encodings.weights.items() if name in encodings.float_ops and e.scheme.bits == 4]
+
+
 def _check_names(model: onnx.ModelProto, encodings: Encodings) -> None:
     tensors = {info.name for info in model.graph.input} | {name for node in model.graph.node for name in node.output}
     missing = [name for name in encodings.activations if name not in tensors]
@@ -211,9 +218,10 @@ class _Inserter:
             return  # a shared layer: one kernel, one pair
         kernel = numpy_helper.to_array(self.arrays[name])
         integers, scale, axis = on_grid(weight, kernel, encoding)
-        storage = _storage(encoding.scheme, name, True)
+        alone = weight.node in int4_kernels(self.encodings)
+        storage = _int4(encoding.scheme, self.model) if alone else _storage(encoding.scheme, name, True)
         pair = _Pair(name, scale, encoding.zero_point.astype(storage), axis)
-        if int8_weights:
+        if int8_weights or alone:
             source = self._constant(self._name(name, "quantize"), integers.astype(storage))
         else:
             source = self._quantize(pair, name)
@@ -330,6 +338,16 @@ def _storage(scheme: Scheme, name: str, fewer: bool) -> type[np.generic]:
     if scheme.bits > 8 or (scheme.bits < 8 and not fewer):
         raise QdqError(f"{name!r}: QuantizeLinear as written here holds 8 bits, received {scheme}.")
     return np.int8 if scheme.signed else np.uint8
+
+
+def _int4(scheme: Scheme, model: onnx.ModelProto) -> np.dtype[Any]:
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < INT4_OPSET:
+        raise QdqError(
+            f"A kernel of 4 bits beside float activations is an INT4 tensor, which ONNX has from opset {INT4_OPSET} "
+            f"on; received opset {opset}. Set export_config.opset={INT4_OPSET} (tfqat.export(opset={INT4_OPSET}))."
+        )
+    return np.dtype(helper.tensor_dtype_to_np_dtype(_INT4[scheme.signed]))
 
 
 def scales_of(model: onnx.ModelProto) -> Mapping[str, float]:

@@ -17,7 +17,16 @@ from onnx import helper, numpy_helper
 from tfqat.core.encoding import Encoding, Encodings
 from tfqat.core.listing import some
 from tfqat.exporters.onnx_file import opset_of
-from tfqat.exporters.onnx_grid import Grid, QdqReadError, grid_of, is_dequantize, is_quantize
+from tfqat.exporters.onnx_grid import (
+    INT4,
+    Grid,
+    QdqReadError,
+    bounds_of,
+    grid_of,
+    is_dequantize,
+    is_integer_type,
+    is_quantize,
+)
 from tfqat.exporters.onnx_qdq import OUTPUT, UNQUANTIZED_READERS, Weight, keras_axes, weights_of
 from tfqat.exporters.onnx_tidy import FOLDABLE, computed, name_nodes, names_read, rewire, tensor_names, tidy
 
@@ -153,7 +162,7 @@ class _Reader:
         source, result = node.input[0], node.output[0]
         if source in self.constants:
             values = self.constants[source]
-            if values.dtype.kind not in "iu":
+            if not is_integer_type(values.dtype.name):
                 raise QdqReadError(f"DequantizeLinear {node.name!r} reads {source!r}, which holds {values.dtype}.")
             grid = grid_of(node, self.constants, values.ndim, values.dtype.name)
             before = self.grids.get(source)
@@ -336,8 +345,10 @@ class _Reader:
             if grid is not None:
                 kernel = numpy_helper.to_array(arrays[weight.initializer])
                 kernels[name] = kernel_encoding(nodes[name], weight, kernel, grid)
-            if grid is None or nodes[name].input[0] not in activations:
-                floats[name] = "its kernel has no Q/DQ" if grid is None else "what it reads has no Q/DQ"
+            if grid is None:
+                floats[name] = "its kernel has no Q/DQ"
+            elif grid.dtype in INT4 or nodes[name].input[0] not in activations:
+                floats[name] = "its kernel is INT4" if grid.dtype in INT4 else "what it reads has no Q/DQ"
         raw = {name: self.raw[name] for name in activations if self.raw.get(name)}
         return Encodings(TARGET, activations, kernels, floats, {UNQUANTIZED_READERS: raw} if raw else {})
 
@@ -378,7 +389,7 @@ def kernel_encoding(node: onnx.NodeProto, weight: Weight, kernel: np.ndarray, gr
         raise QdqReadError(f"Kernel {weight.initializer!r} of {node.name!r} is int32; expected 8 or 16 bits.")
     lowest = int(grid.quantize(kernel).min(initial=grid.high))
     axes = () if grid.axis is None else keras_axes(node, kernel.shape)
-    return grid.encoding(axes, narrow=lowest > np.iinfo(grid.dtype).min or grid.low > np.iinfo(grid.dtype).min)
+    return grid.encoding(axes, narrow=lowest > bounds_of(grid.dtype)[0])
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:

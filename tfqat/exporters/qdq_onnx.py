@@ -33,4 +33,4 @@ def write(exportable: Exportable, folder: Path, options: Options) -> Written:
     floats = [f"  float: {node} ({reason})" for node, reason in told.float_ops.items()]
     message = "\n".join([f"{FILE}: {pairs} tensors with Q/DQ, {kernels}.", *floats])
     files = {"qdq_onnx": (FILE, f"any reader of Q/DQ ONNX, opset {options.opset}")}
-    return Written(files, {"tensors": exportable.renamed}, message, told)
+    return Written(files, {"tensors": exportable.renamed, "int4": onnx_qdq.int4_kernels(told)}, message, told)

@@ -21,6 +21,7 @@ class Format:
         text: who reads it.
         options: role of a file that is only written on request -> the option that asks for it.
         needs_data: whether its writing runs the trained model on calibration images.
+        integers_only: whether it refuses a model of which a layer stays float.
     """
 
     module: str
@@ -28,6 +29,7 @@ class Format:
     text: str
     on_request: Mapping[str, str] | None = None
     needs_data: bool = False
+    integers_only: bool = False
 
 
 # The same whichever format writes them.
@@ -58,6 +60,7 @@ FORMATS: Mapping[str, Format] = {
         {"tflite": "model.tflite", "c_source": "model_data.c", "c_header": "model_data.h"},
         "LiteRT (TensorFlow Lite) and TFLite Micro, integers only",
         on_request={"c_source": "c_array", "c_header": "c_array"},
+        integers_only=True,
     ),
     "aimet": Format(
         "tfqat.exporters.aimet",

@@ -47,6 +47,12 @@ def implicit_scale(kernel: np.ndarray, axis: int) -> np.ndarray:
     return np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1)).astype(np.float32)
 
 
+def worst_of(bits: int) -> float:
+    """The farthest that a weight on a grid of ``bits`` can move, in steps of that grid, all of which it uses."""
+    most: int = 2 ** (bits - 1) - 1
+    return 0.5 * most / 127 if most < 127 else 0.0
+
+
 def requantized(kernel: np.ndarray, axis: int) -> np.ndarray:
     """The kernel as TensorRT's implicit mode runs it, float32."""
     shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
@@ -79,7 +85,7 @@ def implicit_kernels(
 def errors(model: onnx.ModelProto, encodings: Encodings) -> dict[str, float]:
     """Weighted node -> the farthest that one of its weights moves, in steps of its trained grid.
 
-    Only kernels with an Encoding are looked at; those below REPORTED are left out.
+    Only kernels of INT8 layers with an Encoding are looked at; those below REPORTED are left out.
 
     Raises:
         RequantizationError: one that was trained here moves by more than TOLERATED. An imported one is only reported:
@@ -89,7 +95,7 @@ def errors(model: onnx.ModelProto, encodings: Encodings) -> dict[str, float]:
     found = {}
     for node, weight in weights_of(model).items():
         encoding = encodings.weights.get(node)
-        if encoding is None:
+        if encoding is None or node in encodings.float_ops:
             continue
         kernel = numpy_helper.to_array(arrays[weight.initializer])
         shape = [-1 if i == weight.axis and encoding.scheme.per_channel else 1 for i in range(kernel.ndim)]

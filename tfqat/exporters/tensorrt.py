@@ -22,7 +22,7 @@ def write(exportable: Exportable, folder: Path, options: Options) -> Written:
     """
     first = implicit.write(exportable, exportable.told, folder, options)
     second = qdq_onnx.write(exportable, folder, options)
-    lowest = 10 if options.int8_weights else 8
     name, _ = second.files["qdq_onnx"]
+    lowest = 10 if options.int8_weights or second.report["int4"] else 8
     qdq = {"qdq_onnx": (name, f"TensorRT {lowest} and later, 11 included: trtexec --onnx={name} --int8")}
     return Written({**first.files, **qdq}, {**second.report, **first.report}, first.message, exportable.told)

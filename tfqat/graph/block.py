@@ -54,19 +54,24 @@ def chain(name: str, source: str, *steps: Collection[str] | Step, takes_floats: 
 
 
 def match_blocks(
-    graph: Graph, blocks: tuple[Block, ...], fusable: Callable[[Block, Op, Op], bool], skip: Collection[str]
+    graph: Graph,
+    blocks: tuple[Block, ...],
+    fusable: Callable[[Block, Op, Op], bool],
+    skip: Collection[str],
+    heads: Collection[str] = (),
 ) -> list[Match]:
     """Each op in exactly one match: the longest block that starts at it, or itself alone.
 
     An op joins a block only as the sole reader of the op before it, if ``fusable(block, op before, op)`` allows it and
-    it is not named in ``skip``.
+    it is not named in ``skip``. What ``skip`` names is alone, unless ``heads`` names it, too: it may begin a block.
     """
     taken: set[str] = set()
     matches = []
     for op in graph.ops:
         if op.name in taken:
             continue
-        found = [_follow(graph, block, op, fusable, skip) for block in blocks] if op.name not in skip else []
+        begins = op.name not in skip or op.name in heads
+        found = [_follow(graph, block, op, fusable, skip) for block in blocks] if begins else []
         longest = max(found, key=lambda match: len(match.ops), default=Match(None, (op,)))
         match = longest if longest.ops else Match(None, (op,))
         taken.update(member.name for member in match.ops)

@@ -20,9 +20,10 @@ from tfqat.graph.placement import Placement
 from tfqat.graph.ranges import Ranges
 from tfqat.graph.residual import fused_branches
 from tfqat.graph.rows import Row, macs_of
-from tfqat.graph.rules import Rule, check_all_match, decide
+from tfqat.graph.rules import WEIGHTS, Rule, check_all_match, decide
 from tfqat.graph.tail import Tail, find_tail
 from tfqat.graph.target import Target
+from tfqat.graph.weights_only import check_weights_only
 
 
 def place(graph: Graph, target: Target, rules: tuple[Rule, ...] = (), changes: tuple[str, ...] = ()) -> Placement:
@@ -35,6 +36,7 @@ def place(graph: Graph, target: Target, rules: tuple[Rule, ...] = (), changes: t
     plan = _Placer(graph, target, rules).place(changes)
     _check_honoured(rules, plan)
     check_bits(rules, plan.weights, plan.activations)
+    check_weights_only(rules, plan, target)
     return plan
 
 
@@ -47,10 +49,14 @@ class _Placer:
         self.target, self.rules = target, rules
         self.tail = find_tail(graph) if target.float_outputs else Tail(frozenset(), frozenset())
         self.kept = self._reasons_for_float()
+        self.weights_only = self._asked_weights_only()
         floats = frozenset[str]() if target.integer_constants else self.constants
         self.ranges = Ranges(graph, target, self.kept, floats)
         branches = fused_branches(graph, target.residual_heads, self.kept, target.blocks)
-        self.matches = match_blocks(graph, target.blocks, lambda block, a, b: _fuses(block, a, b, branches), self.kept)
+        # What a device fuses to an op that a rule keeps in float is computed in float as well.
+        heads = [name for name in self.kept if decide(rules, name, "quantize")]
+        fuses = lambda block, a, b: _fuses(block, a, b, branches)  # noqa: E731
+        self.matches = match_blocks(graph, target.blocks, fuses, self.kept, heads)
         self.members = {op.name: match for match in self.matches for op in match.ops}
         self.left = self._left_tensors()
 
@@ -99,6 +105,13 @@ class _Placer:
                 op = self.graph.sole_consumer(op.outputs[0])
         return found
 
+    def _asked_weights_only(self) -> dict[str, str]:
+        """Op name -> the rule that asks to quantize its kernel alone."""
+        asked = {
+            op.name: decide(self.rules, op.name, "quantize") for op in self.graph.ops if self._has_int8_weights(op)
+        }
+        return {name: f"rule {found[1].match!r}" for name, found in asked.items() if found and found[0] == WEIGHTS}
+
     def _has_int8_weights(self, op: Op) -> bool:
         if op.kind not in self.target.weighted or self.kept.get(op.name) == CONSTANT:
             return False
@@ -107,7 +120,7 @@ class _Placer:
 
     def _is_int8(self, match: Match) -> bool:
         head, target = match.head, self.target
-        if head.name in self.kept or not self.ranges.has_range(match.output):
+        if head.name in self.kept or head.name in self.weights_only or not self.ranges.has_range(match.output):
             return False
         if not self.ranges.masks.isdisjoint(head.inputs):
             return False
@@ -169,7 +182,7 @@ class _Placer:
         """A float output layer still reads INT8: its weights are what costs accuracy."""
         weighted_tail = op.name in self.tail.ops and op.kind in self.target.weighted | {"matmul"}
         asked = decide(self.rules, op.name, "quantize")
-        return weighted_tail and not (asked and not asked[0])
+        return weighted_tail and not (asked and asked[0] is not True)
 
     def _shared_output(self, tensor: str) -> bool:
         op = self.graph.producer(tensor)
@@ -196,6 +209,8 @@ class _Placer:
 
     def _verdict(self, op: Op, ranged: set[str]) -> tuple[str, str]:
         match = self.members[op.name]
+        if op.name in self.weights_only:
+            return "float", f"{self.weights_only[op.name]}: its kernel alone"
         if self._has_int8_weights(op):
             return "int8", _block_text(match)
         if op.name in self.kept:

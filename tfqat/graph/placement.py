@@ -56,14 +56,14 @@ class Placement:
         return {row.op: row.reason for row in self.rows if row.state == "float" and row.kind not in IDENTITY}
 
     def __str__(self) -> str:
-        lines = [(name, "input", "", "", self._range_text(name), "") for name in self._inputs]
+        lines = [(name, "input", "", "", self.range_text(name), "") for name in self.inputs]
         lines += [
             (
                 row.op,
                 row.kind,
-                self._state_text(row),
+                self.state_text(row),
                 f"{row.macs:,}" if row.macs else "",
-                self._range_text(row.op),
+                self.range_text(row.op),
                 row.reason,
             )
             for row in self.rows
@@ -71,16 +71,18 @@ class Placement:
         return "\n".join([*self.changes, *table(lines), *self._totals()])
 
     @property
-    def _inputs(self) -> list[str]:
+    def inputs(self) -> list[str]:
         """The quantized model inputs: they are no ops, and so have no rows."""
         ops = {row.op for row in self.rows}
         return [tensor for tensor in self.activations if tensor not in ops]
 
-    def _state_text(self, row: Row) -> str:
+    def state_text(self, row: Row) -> str:
+        """The state of an op, with the bits of its kernel where they are unusual."""
         bits = self.weights[row.op].bits if row.op in self.weights else USUAL_BITS
         return row.state if bits == USUAL_BITS else f"{row.state}, kernel {bits} bits"
 
-    def _range_text(self, tensor: str) -> str:
+    def range_text(self, tensor: str) -> str:
+        """What is done with the range of a tensor; nothing where it has none."""
         if tensor in self.observed:
             return "observed"
         if tensor not in self.activations:

@@ -11,6 +11,9 @@ from typing import Any
 from tfqat.errors import TfqatError
 from tfqat.graph.graph import Graph
 
+# Of Rule.quantize: the kernel alone.
+WEIGHTS = "weights"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -18,14 +21,15 @@ class Rule:
 
     Attributes:
         match: a glob on op names; the name of a nested model or of a composite layer covers all inside it.
-        quantize: False keeps the op in float; True quantizes it where the target could do either.
+        quantize: False keeps the op in float; True quantizes it where the target could do either; ``weights``
+            quantizes its kernel alone, of so few bits as the target runs beside float activations.
         relu6: whether the activation may become ReLU6.
         weight_bits: of the kernel, 2 to 8.
         activation_bits: of what leaves the block that the op is in, 2 to 8; tensors that share its range follow.
     """
 
     match: str
-    quantize: bool | None = None
+    quantize: bool | str | None = None
     relu6: bool | None = None
     weight_bits: int | None = None
     activation_bits: int | None = None
@@ -72,9 +76,11 @@ def _rule_from(number: int, item: Mapping[str, Any]) -> Rule:
         raise TfqatError(f"rules[{number}]: unknown key {unknown[0]!r}, expected {', '.join(known)}.{hint}")
     if not isinstance(item.get("match"), str) or not item["match"]:
         raise TfqatError(f"rules[{number}].match: expected a pattern such as 'head_*', received {item.get('match')!r}.")
-    for key in ("quantize", "relu6"):
-        if not isinstance(item.get(key), bool | None):
-            raise TfqatError(f"rules[{number}].{key}: expected true or false, received {item[key]!r}.")
+    for key, word in (("quantize", WEIGHTS), ("relu6", None)):
+        value = item.get(key)
+        if not isinstance(value, bool | None) and (word is None or value != word):
+            expected = f"true, false or {word!r}" if word else "true or false"
+            raise TfqatError(f"rules[{number}].{key}: expected {expected}, received {value!r}.")
     for key in ("weight_bits", "activation_bits"):
         bits = item.get(key)
         if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8):

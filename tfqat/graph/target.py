@@ -39,6 +39,7 @@ class Target:
 
     Attributes:
         weighted: kinds whose kernels and inputs are quantized.
+        weights_only: kind -> bits of a kernel that it reads beside float activations, where a rule asks for that.
         own_range: kinds without weights that run on integers and give a tensor with a range of its own.
         shared_range: kinds that pass integers on: their output has the range of their input, their inputs share one.
         tied_range: kinds that compute new values on the grid of their input, and so are rounded to it again.
@@ -74,6 +75,7 @@ class Target:
     blocks: tuple[Block, ...]
     exporters: tuple[str, ...]
     source: str
+    weights_only: Mapping[str, frozenset[int]] = field(default_factory=dict)
     per_tensor: frozenset[str] = frozenset()
     activation_of: Mapping[str, Scheme] = field(default_factory=dict)
     weight_of: Mapping[str, Scheme] = field(default_factory=dict)

@@ -65,7 +65,8 @@ def from_tfmot(
     *,
     decay: float = 0.99,
     observe_fraction: float = 1.0,
-    freeze_step: int | None = None,
+    freeze_after: int | None = None,
+    ranges_rate_multiplier: float = 1.0,
     strict: bool = False,
     activation: str | None = None,
     method: str = "mse",
@@ -85,14 +86,15 @@ def from_tfmot(
         dataset: batches as ``model.fit`` takes them, or ``(x, y)``: sets the ranges of tensors that TFMOT has none for
             (or one from 0 to 0, which gives zeros alone); where it has labels, accuracies are reported.
         rules, relu6, strict, activation: as for ``prepare``; only with a target.
-        ranges, decay, observe_fraction, freeze_step: how ranges go on in training, as for ``prepare``.
+        ranges, decay, observe_fraction, freeze_after, ranges_rate_multiplier: how ranges go on in training, as for
+            ``prepare``.
         method, batches, percentile: of the calibration; see ``calibrate``.
 
     Raises:
         TfqatError: what cannot be read (the message names layer and class), a tensor without any range where there is
             no dataset, a dataset that the model cannot take, an unknown target or option.
     """
-    options = RangeOptions(ranges, decay, observe_fraction, freeze_step)
+    options = RangeOptions(ranges, decay, observe_fraction, freeze_after, ranges_rate_multiplier)
     wish = Wish(target, tuple(rules), relu6, options, strict, activation, method, batches, percentile)
     check_method(method, batches, percentile)
     tfmot = read_tfmot(model_or_path)
@@ -144,8 +146,6 @@ def plan_of(tfmot: Tfmot, wish: Wish, calibrated: bool = False) -> TfmotPlan:
             f"{given[0]}: without a target the placement is TFMOT's own, which nothing changes; name a target, such as "
             f"target={OWN_TARGET!r}."
         )
-    if wish.options.ranges == "learned":
-        raise TfqatError("ranges='learned' needs symmetric activations, which TFMOT has not; name a target that has.")
     return own_plan(tfmot, load_target(OWN_TARGET), calibrated)
 
 

@@ -10,14 +10,17 @@ from typing import Any
 import keras
 
 from tfqat.calibration.calibrate import calibrate
+from tfqat.graph.placement import Placement
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.prepare import prepare, relu6_model
 from tfqat.training import stages
 from tfqat.training.checkpoint import restore, save_model
+from tfqat.training.distillation import distill
 from tfqat.training.evaluation import compile_model, evaluate_model
 from tfqat.training.journal import add_status
 from tfqat.training.loop import compile_phase, train_phase
 from tfqat.training.results import Results
+from tfqat.training.summary import write_summary
 from tfqat.tuning.equalize import NAME as EQUALIZE
 from tfqat.tuning.equalize import equalize
 from tfqat.tuning.report import TuneReport
@@ -68,10 +71,18 @@ def prepared(model: keras.Model, spec: Any) -> QuantizedModel:
         ranges=section.ranges,
         decay=section.decay,
         observe_fraction=section.observe_fraction,
-        freeze_step=section.freeze_step,
+        freeze_after=section.freeze_after,
+        ranges_rate_multiplier=section.ranges_rate_multiplier,
         strict=section.strict,
         activation=section.activation,
     )
+
+
+def planned(model: keras.Model, spec: Any) -> Placement:
+    """The Placement that ``model`` will get; finds what cannot be done before hours of training."""
+    qat = prepared(equalized(model, spec)[0], spec)
+    distilled(qat, model, "values", spec)
+    return qat.placement
 
 
 def equalized(model: keras.Model, spec: Any) -> tuple[keras.Model, list[TuneReport]]:
@@ -100,6 +111,28 @@ def quantize_only(model: keras.Model, qat: QuantizedModel, loss: Any, data: Any,
     if section.tune:
         _tune(qat, plain is qat, data, spec)
         add_row(f"{stages.TUNED} {', '.join(section.tune)}", qat, data, results)
+
+
+def distilled(qat: QuantizedModel, teacher: keras.Model, outputs: str, spec: Any) -> None:
+    """Has the training of ``qat`` learn from the float model, whose outputs are that, where the spec asks for it."""
+    section = spec.training.distillation
+    if section is not None:
+        distill(qat, teacher, outputs=outputs, **section.model_dump())
+
+
+def quantized_as_asked(model: keras.Model, data: Any, spec: Any) -> QuantizedModel:
+    """What `tfqat quantize` makes of a float model: equalized, prepared, calibrated and tuned; nothing is noted."""
+    qat = prepared(equalized(model, spec)[0], spec)
+    _calibrate(qat, data, spec)
+    if spec.quantization.tune:
+        _tune(qat, True, data, spec)
+    return qat
+
+
+def told(results: Results) -> None:
+    """Prints the stage table, and writes the summary page."""
+    stages.print_stages(stages.read_stages(results.stages))
+    print(f"Summary: {write_summary(results)}")
 
 
 def add_row(name: str, model: keras.Model, data: Any, results: Results, file_size: int | None = None) -> None:

@@ -9,9 +9,8 @@ from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
 from tfqat.jobs import tfmot_spec
-from tfqat.jobs.phases import QUANTIZE, equalized, float_phase, noted, prepared, quantize_only
+from tfqat.jobs.phases import QUANTIZE, equalized, float_phase, noted, prepared, quantize_only, told
 from tfqat.models.zoo import build_model
-from tfqat.training import stages
 from tfqat.training.checkpoint import has_checkpoint, save_model
 from tfqat.training.evaluation import compile_model, loss_for
 from tfqat.training.journal import read_statuses
@@ -40,7 +39,7 @@ def quantize(spec: Any, restart: bool = False, trust: bool = False) -> None:
     else:
         with noted(results, QUANTIZE), labels_explained():
             _quantize(spec, results, trust)
-    stages.print_stages(stages.read_stages(results.stages))
+    told(results)
 
 
 def _quantized_before(results: Results) -> bool:

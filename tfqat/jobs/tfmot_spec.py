@@ -60,7 +60,13 @@ def _wish(spec: Any) -> Wish:
         rules=tuple(rule.model_dump(exclude_none=True) for rule in section.rules),
         # ``relu6`` of the spec does not apply: TFMOT's ranges were learned with the activations as they are. A rule may
         # still ask for it.
-        options=RangeOptions(section.ranges, section.decay, section.observe_fraction, section.freeze_step),
+        options=RangeOptions(
+            section.ranges,
+            section.decay,
+            section.observe_fraction,
+            section.freeze_after,
+            section.ranges_rate_multiplier,
+        ),
         strict=section.strict,
         activation=section.activation,
         method=how.method,

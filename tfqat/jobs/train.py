@@ -10,7 +10,18 @@ from tfqat import data as datasets
 from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
 from tfqat.jobs import tfmot_spec
-from tfqat.jobs.phases import QUANTIZE, add_row, equalized, float_phase, noted, prepared, quantize_only
+from tfqat.jobs.phases import (
+    QUANTIZE,
+    add_row,
+    distilled,
+    equalized,
+    float_phase,
+    noted,
+    planned,
+    prepared,
+    quantize_only,
+    told,
+)
 from tfqat.models.tfmot.model import Tfmot
 from tfqat.models.zoo import build_model
 from tfqat.rewrite.finalize import finalize
@@ -40,7 +51,7 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
     results = open_results(spec, restart)
     if _finished(results, spec):
         print(f"{results.folder} holds this spec's finished run; nothing was trained. `tfqat train --restart` would.")
-        stages.print_stages(stages.read_stages(results.stages))
+        told(results)
         return
     _forget_untrained(results)
     with noted(results), labels_explained():
@@ -48,14 +59,14 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
         model, tfmot = build_model(spec, trust), tfmot_spec.tfmot_of(spec)
         if spec.training.enable_qat:
             # Also before the float phase: a model or rule that cannot be prepared is found now and not hours later.
-            plan = tfmot_spec.planned(tfmot, spec) if tfmot else prepared(equalized(model, spec)[0], spec).placement
+            plan = tfmot_spec.planned(tfmot, spec) if tfmot else planned(model, spec)
             write_text(results.placement, f"{plan}\n")
         data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
         loss = loss_for(model, data.validation)
         float_phase(model, loss, data, spec, results)
         if spec.training.enable_qat:
             _qat_phase(model, tfmot, loss, data, spec, results)
-    stages.print_stages(stages.read_stages(results.stages))
+    told(results)
 
 
 def _finished(results: Results, spec: Any) -> bool:
@@ -88,6 +99,7 @@ def _qat_phase(model: keras.Model, tfmot: Tfmot | None, loss: Any, data: Any, sp
         else:
             quantize_only(model, qat, loss, data, spec, results)
         save_checkpoint(qat, results, "qat", 0)
+    distilled(qat, model, "logits" if loss.from_logits else "probabilities", spec)
     train_phase(qat, data, spec, results, "qat")
     if BATCH_NORM in spec.quantization.tune and spec.training.num_epochs:
         print(*tune(qat, [BATCH_NORM], data.calibration), sep="\n")  # training has moved what it was estimated for

@@ -18,6 +18,7 @@ from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.training import stages
 from tfqat.training.results import Results
+from tfqat.training.summary import write_summary
 from tfqat.verification.compare import compare
 from tfqat.verification.files import Files, open_files
 from tfqat.verification.report import Report
@@ -67,9 +68,11 @@ def verify_spec(spec: Any, cache: Path | None = None, trust: bool = False) -> Re
     data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
     with labels_explained():
         report = compare(model, finalize(model), files, data.validation)
-    rows = stages.add_stages(Results(Path(spec.results_dir)).stages, _stages(report, files))
+    results = Results(Path(spec.results_dir))
+    rows = stages.add_stages(results.stages, _stages(report, files))
     print(report)
     stages.print_stages(rows)
+    write_summary(results)
     if not report.passed:
         raise VerificationError(
             f"{len(report.problems)} checks are out of tolerance: {'; '.join(report.problems)}. If the model was "

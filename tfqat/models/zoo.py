@@ -14,6 +14,7 @@ from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.models.load import load_model
+from tfqat.models.precision import check_precision, precision
 from tfqat.models.resnet8 import resnet8
 from tfqat.models.tfmot.model import is_tfmot
 from tfqat.models.tfmot.read import read_tfmot
@@ -39,15 +40,17 @@ def build_model(spec: Any, trust: bool = False) -> keras.Model:
     section = spec.model
     keras.utils.set_random_seed(spec.random_seed)
     shape = tuple(section.input_shape or input_shape(spec.dataset))
-    if section.checkpoint:
-        model = _from_checkpoint(section, shape, trust)
-    elif section.python:
-        model = _from_function(section, shape)
-    else:
-        model = _from_architecture(section, shape)
-    model = _functional(model, shape)
+    with precision(spec.training.precision):
+        model = _functional(_from_source(section, shape, trust), shape)
+    check_precision(model, spec.training.precision)
     _check_fit(model, shape, section)
     return model
+
+
+def _from_source(section: Any, shape: tuple[int, ...], trust: bool) -> keras.Model:
+    if section.checkpoint:
+        return _from_checkpoint(section, shape, trust)
+    return _from_function(section, shape) if section.python else _from_architecture(section, shape)
 
 
 def _from_checkpoint(section: Any, shape: tuple[int, ...], trust: bool) -> keras.Model:

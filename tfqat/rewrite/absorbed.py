@@ -30,7 +30,7 @@ class AbsorbedReLU6(keras.layers.ReLU):
 def absorb(graph: Graph) -> Graph:
     """The graph with each ReLU6 absorbed by the Quantizer that alone reads it, where its range is its own.
 
-    A tied or a learned range may exceed 6, so there the ReLU6 stays.
+    A tied range may exceed 6, so there the ReLU6 stays.
     """
     quantizers = {op.inputs[0]: op.name for op in graph.ops if op.source.cls is Quantizer and _can_absorb(op.source)}
     absorbed = {
@@ -65,9 +65,9 @@ def release(graph: Graph) -> Graph:
 
 def _can_absorb(source: Source) -> bool:
     config = source.config
-    lone, scheme = config["group"] is None and config["ranges"] != "learned", config["scheme"]
+    scheme = config["scheme"]
     # The one kernel for both has a bit less, and TensorFlow's wants at least two.
-    return lone and scheme.symmetric and scheme.signed and scheme.bits > 2
+    return config["group"] is None and scheme.symmetric and scheme.signed and scheme.bits > 2
 
 
 def _relu6(source: Source, cls: type, key: Any) -> Source:

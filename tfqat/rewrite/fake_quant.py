@@ -5,13 +5,10 @@ Kernels:      q(x) = s * round(x / s),  s = max|x| / qmax per channel,  dq/dx = 
               held scale: q(x) = s * clip(round(x / s), qmin, qmax),  dq/dx = 0 where it clips
 Activations:  q(x) = s * clip(round(x / s), qmin, qmax),  dq/dx = 1 inside the range and 0 outside
               (arXiv:1308.3432 for the straight-through estimator, arXiv:1712.05877 for its use here)
-Learned:      the same q(x), and dq/ds = round(x / s) - x / s inside, qmin or qmax outside, divided by sqrt(n * qmax),
-              n being the elements that share s (LSQ, arXiv:1902.08153, sections 2.1 and 2.2); kernels likewise
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -55,18 +52,6 @@ def fake_quantize_held(values: Any, scale: Any, scheme: Scheme) -> Any:
     return (clipped + ops.stop_gradient(ops.round(clipped) - clipped)) * scale
 
 
-def fake_quantize_kernel_learned(kernel: Any, scale: Any, scheme: Scheme) -> Any:
-    """``fake_quantize_held`` whose scale (shaped to multiply the kernel) gets LSQ's gradient."""
-    shared = math.prod(kernel.shape) / math.prod(scale.shape)
-    return fake_quantize_held(kernel, _damped(ops.maximum(scale, FLOOR), shared * scheme.qmax), scheme)
-
-
-def _damped(scale: Any, factor: Any) -> Any:
-    """The scale, with its gradient divided by the root of ``factor``."""
-    damping = ops.rsqrt(ops.cast(factor, "float32"))
-    return scale * damping + ops.stop_gradient(scale * (1.0 - damping))
-
-
 def _asymmetric_kernel(kernel: Any, scheme: Scheme) -> tuple[Any, Any]:
     rank = len(kernel.shape)
     others = tuple(axis for axis in range(rank) if axis - rank not in scheme.axis)
@@ -94,7 +79,7 @@ def round_exactly(inputs: Any, extent: Any, scheme: Scheme) -> Any:
 
     ``scale * (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point)``; no gradient.
     """
-    scale, zero_point = _scale_and_zero_point(extent, scheme)
+    scale, zero_point = scale_and_zero_point(extent, scheme)
     integers = ops.round(inputs / scale) + zero_point
     return (ops.clip(integers, float(scheme.qmin), float(scheme.qmax)) - zero_point) * scale
 
@@ -104,7 +89,7 @@ def round_relu6_exactly(inputs: Any, extent: Any, scheme: Scheme) -> Any:
     return round_exactly(ops.relu6(inputs), extent, scheme)
 
 
-def _scale_and_zero_point(extent: Any, scheme: Scheme) -> tuple[Any, Any]:
+def scale_and_zero_point(extent: Any, scheme: Scheme) -> tuple[Any, Any]:
     """As core.scheme.scale_and_zero_point has them, on a Keras backend."""
     if scheme.symmetric:
         return ops.maximum(extent[0] / float(scheme.qmax), FLOOR), 0.0
@@ -130,13 +115,6 @@ def fake_quantize_relu6(inputs: Any, extent: Any, scheme: Scheme) -> Any:
     """``fake_quantize(relu6(inputs))`` in one kernel, for a symmetric signed scheme and an extent of at most 6."""
     high = ops.maximum(extent[0], FLOOR * scheme.qmax)
     return keras.quantizers.fake_quant_with_min_max_vars(inputs, 0.0, high, num_bits=scheme.bits - 1)
-
-
-def fake_quantize_learned(inputs: Any, extent: Any, scheme: Scheme) -> Any:
-    """``fake_quantize`` whose extent gets LSQ's gradient; symmetric schemes only."""
-    scale = ops.maximum(extent[0] / float(scheme.qmax), FLOOR)
-    size = ops.cast(ops.size(inputs), "float32")
-    return fake_quantize_held(inputs, _damped(scale, size * float(scheme.qmax)), scheme)
 
 
 def extent_of(inputs: Any, scheme: Scheme, nonnegative: bool) -> Any:

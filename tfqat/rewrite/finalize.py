@@ -77,7 +77,7 @@ def _frozen(op: Op) -> Op:
 
 
 def _with_fixed_range(op: Op, layer: RangeEstimator) -> Op:
-    fixed: dict[str, Any] = {"ranges": "fixed", "group": None, "freeze_step": None, "trainable": False}
+    fixed: dict[str, Any] = {"ranges": "fixed", "group": None, "freeze_after": None, "trainable": False}
     extent = np.asarray(keras.ops.convert_to_numpy(layer.shared_extent()))
     # The group's range is resolved here: from now on each Quantizer stands alone.
     values = (extent, np.float32(1), np.float32(1))

@@ -15,8 +15,9 @@ from keras import ops
 
 from tfqat.core.encoding import Encoding, encoding_of_values
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, broadcast, to_channels
-from tfqat.rewrite.fake_quant import fake_quantize_held, fake_quantize_kernel, fake_quantize_kernel_learned
+from tfqat.rewrite.fake_quant import FLOOR, fake_quantize_held, fake_quantize_kernel
 from tfqat.rewrite.jit import jit_pays
+from tfqat.rewrite.learned import LARGEST, fake_quantize_kernel_learned, learned_extent
 
 if TYPE_CHECKING:
     from keras.layers import Layer as _Layer
@@ -36,7 +37,8 @@ class QuantizedKernel(_Layer):
     finalized layer (``finalized=True``) holds ``s * q`` as its kernel and ``s`` as ``kernel_scale``, shape
     ``(channels,)`` or ``()``, and rounds no more; an asymmetric one has a ``kernel_zero_point`` as well. With
     ``scale_by="held"`` the scale is ``kernel_scale`` from the start, set from outside, and weights beyond it are
-    clipped; with ``scale_by="learned"`` it is trained as well, by LSQ's gradient, until it is frozen.
+    clipped; with ``scale_by="learned"`` it is trained as well, by LSQ's gradient, until it is frozen, and moves
+    ``rate_multiplier`` times as far as by the optimizer's own learning rate.
     """
 
     def __init__(
@@ -45,19 +47,22 @@ class QuantizedKernel(_Layer):
         weight_scheme: Scheme | dict[str, Any],
         finalized: bool = False,
         scale_by: str = "max",
+        rate_multiplier: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         given = weight_scheme
         self.weight_scheme = given if isinstance(given, Scheme) else Scheme(**{**given, "axis": tuple(given["axis"])})
-        self.finalized, self.scale_by = finalized, scale_by
+        self.finalized, self.scale_by, self.rate_multiplier = finalized, scale_by, rate_multiplier
         self.supports_jit = jit_pays()
         self._quantizing = False
+        self._clock = _Clock(None)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
         if self._learns:
-            # As far as the largest integer reaches, a number of the size of weights, as optimizers expect it.
+            # As far as the largest integer reaches, a number of the size of weights, as optimizers expect it; divided
+            # by rate_multiplier.
             self.kernel_extent = self._state("kernel_extent", "ones", trainable=True)
             # Apart from it, since an optimizer that knows it may go on moving it by momentum.
             self.frozen_scale = self._state("frozen_scale", "zeros")
@@ -74,7 +79,8 @@ class QuantizedKernel(_Layer):
         scheme = self.weight_scheme
         channels = to_channels(np.empty(self._kernel.shape, np.bool_), scheme.axis).shape[1]
         shape = (channels,) if scheme.per_channel else ()
-        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, dtype="float32")
+        kept = {"dtype": "float32", "autocast": False, "aggregation": "mean"}
+        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, **kept)
 
     @property
     def kernel(self) -> Any:
@@ -100,19 +106,33 @@ class QuantizedKernel(_Layer):
         if not self._learns:
             return ops.convert_to_tensor(self.kernel_scale)
         frozen = ops.convert_to_tensor(self.frozen_scale)
-        return ops.where(frozen > 0.0, frozen, self.kernel_extent / float(self.weight_scheme.qmax))
+        qmax = float(self.weight_scheme.qmax)
+        extent = learned_extent(self.kernel_extent, FLOOR * qmax, LARGEST, self.rate_multiplier)
+        return ops.where(frozen > 0.0, frozen, extent / qmax)
 
     def call(self, inputs: Any) -> Any:
+        self._freeze_when_due()
         self._quantizing = True
         try:
             return super().call(inputs)
         finally:
             self._quantizing = False
 
+    def tie(self, estimator: Any) -> None:
+        """Freezes a learned scale with the range of ``estimator``, which counts training steps (``freeze_after``)."""
+        self._clock = _Clock(estimator)
+
+    def _freeze_when_due(self) -> None:
+        if self._clock.estimator is None or not self._learns:
+            return
+        frozen, stopped = ops.convert_to_tensor(self.frozen_scale), ops.convert_to_tensor(self._clock.estimator.frozen)
+        due = ops.logical_and(stopped > 0.5, frozen <= 0.0)
+        self.frozen_scale.assign(ops.where(due, ops.maximum(self._scale_in_use(), FLOOR), frozen))
+
     def hold_scale(self, scale: np.ndarray) -> None:
         """Sets a scale that is held, or learned from here on: one a channel, or one for the whole kernel."""
         if self._learns:
-            extent = np.asarray(scale, np.float32) * np.float32(self.weight_scheme.qmax)
+            extent = learned_variable(scale, self.weight_scheme, self.rate_multiplier)
             self.kernel_extent.assign(np.broadcast_to(extent, self.kernel_extent.shape))
         else:
             self.kernel_scale.assign(np.broadcast_to(np.asarray(scale, np.float32), self.kernel_scale.shape))
@@ -143,7 +163,19 @@ class QuantizedKernel(_Layer):
     def get_config(self) -> dict[str, Any]:
         scheme = {**asdict(self.weight_scheme), "axis": list(self.weight_scheme.axis)}
         own = {"weight_scheme": scheme, "finalized": self.finalized, "scale_by": self.scale_by}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "rate_multiplier": self.rate_multiplier}
+
+
+class _Clock:
+    """The range layer that counts training steps; a class of its own, so that Keras does not track it."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+
+def learned_variable(scale: Any, scheme: Scheme, rate_multiplier: float) -> np.ndarray:
+    """The ``kernel_extent`` that stands for a scale."""
+    return np.asarray(scale, np.float32) * np.float32(scheme.qmax) / np.float32(rate_multiplier)
 
 
 @keras.saving.register_keras_serializable("tfqat")

@@ -14,6 +14,7 @@ from tfqat.graph.placement import Placement, placement_from_dict
 from tfqat.rewrite import absorbed  # noqa: F401  registers its layer with the others
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
 from tfqat.rewrite.kernels import QuantizedKernel
+from tfqat.rewrite.objectives import Objective, Objectives
 from tfqat.rewrite.quantizer import RangeEstimator
 
 
@@ -30,8 +31,10 @@ class QuantizedModel(keras.Model):
         with room_for():  # keras.models.load_model makes none, and visits a chain of layers recursively
             super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self._plan = _Plan(placement)
+        self._objectives = Objectives()
         self.finalized = finalized
         tie_groups(self)
+        tie_kernels(self)
 
     @property
     def placement(self) -> Placement:
@@ -41,6 +44,35 @@ class QuantizedModel(keras.Model):
                 f"Model {self.name!r} was cloned without its placement: save and load it, or prepare it again."
             )
         return self._plan.placement
+
+    def add_objective(self, key: str, objective: Objective | None) -> None:
+        """Has training add terms to the loss, in the place of what ``key`` named before; None for none."""
+        self._objectives.set(key, objective)
+        self.train_function = None  # the one that Keras may have made computes the terms before
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if training and self._objectives.reads:
+            return self._objectives.forward(self, inputs)
+        return super().call(inputs, training=training, mask=mask)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        self._objectives.training = training
+        if not (training and self._objectives.by_key):
+            return loss
+        return loss + self._objectives.total(x, self._aggregate_additional_loss)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [*super().metrics, *self._objectives.shown.values()]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        found = super().get_metrics_result()
+        # Evaluation adds no term, so it has none to show.
+        hidden = () if self._objectives.training else self._objectives.shown
+        return {name: value for name, value in found.items() if name not in hidden}
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -105,6 +137,13 @@ def tie_groups(model: keras.Model) -> None:
     for members in groups.values():
         for member in members:
             member.tie(members)
+
+
+def tie_kernels(model: keras.Model) -> None:
+    """Lets learned scales of kernels freeze with the first of the learned ranges, where these freeze by themselves."""
+    clocks = [layer for layer in range_layers(model) if layer.ranges == "learned" and layer.freeze_after is not None]
+    for layer in kernel_layers(model):
+        layer.tie(clocks[0] if clocks else None)
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

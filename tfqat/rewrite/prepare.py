@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfqat.core.encoding import encoding_of_least_error
+from tfqat.core.listing import some
 from tfqat.core.scheme import Scheme
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
@@ -21,7 +22,7 @@ from tfqat.graph.rules import rules_from
 from tfqat.graph.sign import is_nonnegative
 from tfqat.rewrite.absorbed import absorb
 from tfqat.rewrite.batch_norm import FreezableBatchNormalization
-from tfqat.rewrite.kernels import QUANTIZED_LAYERS
+from tfqat.rewrite.kernels import QUANTIZED_LAYERS, learned_variable
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.plan import Plan, Rules, plan_for
 from tfqat.rewrite.quantizer import RANGES, Quantizer, RangeObserver
@@ -36,7 +37,8 @@ class RangeOptions:
     ranges: str = "moving_average"
     decay: float = 0.99
     observe_fraction: float = 1.0
-    freeze_step: int | None = None
+    freeze_after: int | None = None
+    rate_multiplier: float = 1.0
 
     def __post_init__(self) -> None:
         if self.ranges not in RANGES:
@@ -45,8 +47,17 @@ class RangeOptions:
             raise TfqatError(f"decay: expected a number between 0 and 1, received {self.decay!r}.")
         if not 0 < self.observe_fraction <= 1:
             raise TfqatError(f"observe_fraction: expected above 0 and at most 1, received {self.observe_fraction!r}.")
-        if self.freeze_step is not None and self.freeze_step < 0:
-            raise TfqatError(f"freeze_step: expected a step from 0, or None, received {self.freeze_step!r}.")
+        if self.freeze_after is not None and self.freeze_after < 0:
+            raise TfqatError(f"freeze_after: expected a step from 0, or None, received {self.freeze_after!r}.")
+        if self.freeze_after is not None and self.ranges == "fixed":
+            raise TfqatError("freeze_after: ranges='fixed' never move, so there is nothing to freeze; leave it out.")
+        if not 0 < self.rate_multiplier < math.inf:
+            raise TfqatError(f"ranges_rate_multiplier: expected a number above 0, received {self.rate_multiplier!r}.")
+        if self.rate_multiplier != 1 and self.ranges != "learned":
+            raise TfqatError(
+                f"ranges_rate_multiplier: expected with ranges='learned' only, received {self.rate_multiplier!r} with "
+                f"ranges={self.ranges!r}, which no optimizer moves; leave it out."
+            )
 
 
 def prepare(
@@ -58,7 +69,8 @@ def prepare(
     *,
     decay: float = 0.99,
     observe_fraction: float = 1.0,
-    freeze_step: int | None = None,
+    freeze_after: int | None = None,
+    ranges_rate_multiplier: float = 1.0,
     strict: bool = False,
     activation: str | None = None,
 ) -> QuantizedModel:
@@ -74,18 +86,20 @@ def prepare(
         rules: ordered; the first rule that matches an op and has the key decides. Keys: ``match`` (glob on op names),
             ``quantize``, ``relu6``, ``weight_bits`` and ``activation_bits`` (2 to 8).
         relu6: kinds of activation that become ReLU6, but for model outputs.
-        ranges: ``moving_average``, ``learned`` (by gradient, LSQ; kernels' scales, too) or ``fixed`` (calibration's
-            stay).
+        ranges: ``moving_average``, ``learned`` (by gradient, LSQ and LSQ+; kernels' scales, too) or ``fixed``
+            (calibration's stay).
         decay: of the moving average.
         observe_fraction: share of each batch by which ranges follow.
-        freeze_step: training step after which ranges stay (learned scales of kernels: until ``tfqat.freeze``).
+        freeze_after: training step after which ranges stay, learned scales of kernels with them.
+        ranges_rate_multiplier: factor on the optimizer's learning rate for learned ranges and kernels' scales, whatever
+            the optimizer (weight decay aside, which knows no rate of its own for them).
         strict: a weighted op that stays float without a rule that asks for it is an error.
         activation: integers of the activations, where the target offers a choice (``sima``: ``uint8``, ``int8``).
 
     Raises:
         TfqatError: nothing to quantize, a rule without a match, an unknown target or option, a prepared model.
     """
-    options = RangeOptions(ranges, decay, observe_fraction, freeze_step)
+    options = RangeOptions(ranges, decay, observe_fraction, freeze_after, ranges_rate_multiplier)
     plan = plan_for(model, target, rules, relu6, activation)
     check_plan(plan, options, strict)
     return quantize(plan.graph, plan.placement, options)
@@ -111,7 +125,7 @@ def quantize(
     def scale_by(op: Op) -> str:
         return "held" if op.name in held_kernels else "learned" if options.ranges == "learned" else "max"
 
-    graph = replace_ops(graph, lambda op: _quantized(op, plan, scale_by(op), tfmot_kernels))
+    graph = replace_ops(graph, lambda op: _quantized(op, plan, scale_by(op), options, tfmot_kernels))
     found = _range_ops(graph, plan, options, tfmot_kernels)
     graph = insert_after(graph, found, keep_outputs=_float_outputs(graph, plan))
     return build(absorb(graph), partial(QuantizedModel, placement=plan))
@@ -131,9 +145,12 @@ def check_plan(planned: Plan, options: RangeOptions, strict: bool) -> None:
     for op in graph.ops:
         if op.source.config.get("renorm"):
             raise TfqatError(f"{op.name!r}: BatchNormalization with renorm=True cannot be folded; set renorm=False.")
-    schemes = (*plan.activations.values(), *plan.weights.values())
-    if options.ranges == "learned" and not all(scheme.symmetric for scheme in schemes):
-        raise TfqatError(f"ranges='learned' needs symmetric activations and kernels, which {plan.target} has not.")
+    uneven = [op for op, scheme in plan.weights.items() if not scheme.symmetric]
+    if options.ranges == "learned" and uneven:
+        raise TfqatError(
+            f"ranges='learned' learns scales of kernels, which needs symmetric kernels; those of {some(uneven)} are "
+            f"asymmetric by {plan.target}. Use ranges='moving_average'."
+        )
     asked = [row for row in plan.rows if row.state == "float" and not row.output and not row.reason.startswith("rule")]
     floats = [row for row in asked if row.macs or row.kind in OTHER_WEIGHTED]
     if strict and floats:
@@ -153,7 +170,7 @@ def _nothing_to_quantize(graph: Graph, plan: Placement) -> TfqatError:
     )
 
 
-def _quantized(op: Op, plan: Placement, scale_by: str, tfmot_kernels: bool) -> Op:
+def _quantized(op: Op, plan: Placement, scale_by: str, options: RangeOptions, tfmot_kernels: bool) -> Op:
     """The op with a quantized kernel, or a BatchNorm that can be frozen; other ops as they are."""
     source = op.source
     if op.name in plan.weights:
@@ -163,8 +180,9 @@ def _quantized(op: Op, plan: Placement, scale_by: str, tfmot_kernels: bool) -> O
         key = (source.key, "quantized", scheme)
         values = source.values
         if scale_by == "learned":
-            widest = encoding_of_least_error(scheme, keras.ops.convert_to_numpy(values[0]))
-            values = (*values, widest.scale * np.float32(scheme.qmax))
+            config["rate_multiplier"] = options.rate_multiplier
+            closest = encoding_of_least_error(scheme, keras.ops.convert_to_numpy(values[0]))
+            values = (*values, learned_variable(closest.scale, scheme, options.rate_multiplier))
         return replace(op, source=Source(QUANTIZED_LAYERS[op.kind], config, values, key))
     if source.cls is keras.layers.BatchNormalization:
         config = {**source.config, "fused_kernel": tfmot_kernels}
@@ -193,7 +211,8 @@ def _range_op(
         "ranges": how,
         "decay": options.decay,
         "observe_fraction": options.observe_fraction,
-        "freeze_step": options.freeze_step,
+        "freeze_after": options.freeze_after,
+        "rate_multiplier": options.rate_multiplier,
         "nonnegative": is_nonnegative(graph, tensor),
         "group": plan.groups.get(tensor),
         "fixed_range": plan.fixed.get(tensor),

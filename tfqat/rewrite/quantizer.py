@@ -13,14 +13,15 @@ from keras import ops
 from tfqat.core.encoding import Encoding
 from tfqat.core.scheme import Scheme, scale_and_zero_point
 from tfqat.rewrite.fake_quant import (
+    FLOOR,
     extent_of,
     fake_quantize,
-    fake_quantize_learned,
     fake_quantize_relu6,
     round_exactly,
     round_relu6_exactly,
 )
 from tfqat.rewrite.jit import jit_pays
+from tfqat.rewrite.learned import LARGEST, fake_quantize_learned, fake_quantize_relu6_learned, learned_extent
 
 RANGES = ("moving_average", "learned", "fixed")
 # Until a tensor has been seen, a range that suits what follows a ReLU6; the first look replaces it.
@@ -38,16 +39,19 @@ class RangeEstimator(keras.layers.Layer):
     ``extent += (observed - extent) * (1 - decay) / weight``, where ``weight = decay * weight + 1 - decay`` starts at
     0: the moving average without the bias of its start (arXiv:1412.6980, section 3). A weight of 0 says that no data
     has been seen. A calibrated range goes on as an average of full weight, unless the first training batch reaches
-    FAR times as far. Evaluation never moves a range.
+    FAR times as far. Evaluation never moves a range. Replicas (tf.distribute) share one range: after each step, the
+    mean of what their parts of the batch make of it, or what the optimizer makes of their gradients.
 
     Args:
         scheme: Scheme of the tensor, or its dictionary.
         ranges: ``moving_average``, ``learned`` (by gradient) or ``fixed`` (only calibration sets it).
         decay: of the moving average, from 0 to 1.
         observe_fraction: share of the batch that is looked at, from above 0 to 1.
-        freeze_step: training step after which the range stays; None for never.
+        freeze_after: training step after which the range stays; None for never.
         nonnegative: whether the tensor is known to have no negative values.
         group: name of the group whose members share one range, None for none.
+        rate_multiplier: of a learned range, how many times as far as by the optimizer's own learning rate it moves;
+            ``extent`` then holds a ``rate_multiplier``-th of the extent.
         fixed_range: real range (low, high) that the device prescribes, None for none; it then never moves.
     """
 
@@ -57,10 +61,11 @@ class RangeEstimator(keras.layers.Layer):
         ranges: str = "moving_average",
         decay: float = 0.99,
         observe_fraction: float = 1.0,
-        freeze_step: int | None = None,
+        freeze_after: int | None = None,
         nonnegative: bool = False,
         group: str | None = None,
         fixed_range: Sequence[float] | None = None,
+        rate_multiplier: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,7 +73,8 @@ class RangeEstimator(keras.layers.Layer):
         self.fixed_range = None if fixed_range is None else tuple(fixed_range)
         self.ranges = ranges if fixed_range is None else "fixed"
         self.decay, self.observe_fraction = decay, observe_fraction
-        self.freeze_step, self.nonnegative, self.group = freeze_step, nonnegative, group
+        self.freeze_after, self.nonnegative, self.group = freeze_after, nonnegative, group
+        self.rate_multiplier = rate_multiplier
         self.supports_jit = jit_pays()
         self.supports_masking = True
         self._tied = _Tied((self,))
@@ -77,7 +83,7 @@ class RangeEstimator(keras.layers.Layer):
         state = {"trainable": False, "dtype": "float32", "autocast": False, "aggregation": "mean"}
         size = 1 if self.scheme.symmetric else 2
         learned = {**state, "trainable": self.ranges == "learned"}
-        start, seen = keras.initializers.Constant(UNSEEN), "zeros"
+        start, seen = keras.initializers.Constant(UNSEEN / self._unit), "zeros"
         if self.fixed_range is not None:
             start, seen = _Given(extent_of_range(self.scheme, *self.fixed_range)), "ones"
         self.extent = self.add_weight(name="extent", shape=(size,), initializer=start, **learned)
@@ -85,16 +91,30 @@ class RangeEstimator(keras.layers.Layer):
         self.frozen = self.add_weight(name="frozen", shape=(), initializer="zeros", **state)
         if self.ranges == "learned":
             self.held = self.add_weight(name="held", shape=(size,), initializer=start, **state)
-        if self.freeze_step is not None:
+        if self.freeze_after is not None:
             self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", **state)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        own = ("ranges", "decay", "observe_fraction", "freeze_step", "nonnegative", "group", "fixed_range")
+        own = (
+            "ranges",
+            "decay",
+            "observe_fraction",
+            "freeze_after",
+            "nonnegative",
+            "group",
+            "fixed_range",
+            "rate_multiplier",
+        )
         config = {"scheme": {**asdict(self.scheme), "axis": list(self.scheme.axis)}}
         return {**super().get_config(), **config, **{key: getattr(self, key) for key in own}}
+
+    @property
+    def _unit(self) -> float:
+        """What ``extent`` is multiplied by to be the extent."""
+        return self.rate_multiplier if self.ranges == "learned" else 1.0
 
     def tie(self, members: Sequence[RangeEstimator]) -> None:
         """Shares one range, the largest, with the other members of the group."""
@@ -116,7 +136,14 @@ class RangeEstimator(keras.layers.Layer):
         """The extent of this tensor alone; once frozen, a learned one is that of the moment of freezing."""
         if self.ranges != "learned":
             return self.extent
-        return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), ops.convert_to_tensor(self.extent))
+        extent = learned_extent(self.extent, *self.limits(), self._unit)
+        return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), extent)
+
+    def limits(self) -> tuple[Any, Any]:
+        """The least and the largest extent that may be learned; an end at 0 stays there if nothing is beyond it."""
+        if self.scheme.symmetric:
+            return FLOOR * self.scheme.qmax, LARGEST
+        return 0.0, np.array([0.0 if self.nonnegative else LARGEST, LARGEST], np.float32)
 
     def observe(self, inputs: Any) -> None:
         """Moves the range towards the values at hand, unless it is frozen."""
@@ -137,14 +164,14 @@ class RangeEstimator(keras.layers.Layer):
 
     def set_range(self, extent: Any) -> None:
         """Sets the range from calibration; the moving average goes on from it."""
-        self.extent.assign(extent)
+        self.extent.assign(np.asarray(extent, np.float32) / np.float32(self._unit))
         self.weight.assign(CALIBRATED)
 
     def freeze(self) -> None:
         """Stops the range where it is, in any loop, also one that was compiled before."""
         if self.ranges == "learned" and not self.is_frozen:
             # An optimizer that knows the extent may go on moving it, by momentum if not by gradient.
-            self.held.assign(np.array(ops.convert_to_numpy(self.extent)))
+            self.held.assign(np.array(ops.convert_to_numpy(self.own_extent())))
         self.frozen.assign(1.0)
 
     @property
@@ -158,14 +185,14 @@ class RangeEstimator(keras.layers.Layer):
         return float(ops.convert_to_numpy(self.weight)) > 0
 
     def hold_when_due(self) -> None:
-        """Notes a training step of a learned range, and freezes it after ``freeze_step`` of them."""
+        """Notes a training step of a learned range, and freezes it after ``freeze_after`` of them."""
         self.weight.assign(1.0)  # the gradient is from data, whether or not calibration came first
-        if self.freeze_step is None:
+        if self.freeze_after is None:
             return
         self.steps.assign(self.steps + 1.0)
         frozen, held = ops.convert_to_tensor(self.frozen), ops.convert_to_tensor(self.held)
-        due = ops.logical_and(self.steps > float(self.freeze_step), frozen < 0.5)
-        self.held.assign(ops.where(due, ops.convert_to_tensor(self.extent), held))
+        due = ops.logical_and(self.steps > float(self.freeze_after), frozen < 0.5)
+        self.held.assign(ops.where(due, self.own_extent(), held))
         self.frozen.assign(ops.where(due, 1.0, frozen))
 
     def encoding(self, origin: str = "learned") -> Encoding:
@@ -184,10 +211,10 @@ class RangeEstimator(keras.layers.Layer):
     def _moves(self, observed: Any) -> Any:
         # A batch with NaN or inf must not spoil the range that the last good checkpoint holds.
         moves = ops.logical_and(self.frozen < 0.5, ops.all(ops.isfinite(observed)))
-        if self.freeze_step is None:
+        if self.freeze_after is None:
             return moves
         self.steps.assign(self.steps + 1.0)
-        return ops.logical_and(moves, self.steps <= float(self.freeze_step))
+        return ops.logical_and(moves, self.steps <= float(self.freeze_after))
 
 
 def extent_of_range(scheme: Scheme, low: float, high: float) -> np.ndarray:
@@ -234,6 +261,10 @@ class Quantizer(RangeEstimator):
         extent = super().extent_in(values)
         return ops.clip(extent, 0.0, 6.0) if self.absorbs_relu6 else extent
 
+    def limits(self) -> tuple[Any, Any]:
+        lowest, highest = super().limits()
+        return lowest, 6.0 if self.absorbs_relu6 else highest
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         values = ops.cast(inputs, "float32")
         if training and self.ranges == "moving_average":
@@ -245,9 +276,9 @@ class Quantizer(RangeEstimator):
     def _quantize(self, training: bool | None) -> Callable[[Any, Any, Scheme], Any]:
         if not (training or self.half_up):
             return round_relu6_exactly if self.absorbs_relu6 else round_exactly
-        if self.absorbs_relu6:
-            return fake_quantize_relu6
-        return fake_quantize_learned if self.ranges == "learned" else fake_quantize
+        if self.ranges == "learned":
+            return fake_quantize_relu6_learned if self.absorbs_relu6 else fake_quantize_learned
+        return fake_quantize_relu6 if self.absorbs_relu6 else fake_quantize
 
 
 @keras.saving.register_keras_serializable("tfqat")

@@ -20,7 +20,7 @@ from tfqat.view.view import view
 _STOCK = {cls: cls.__mro__[2] for cls in QUANTIZED_LAYERS.values()} | {
     FreezableBatchNormalization: keras.layers.BatchNormalization
 }
-_OWN_KEYS = ("weight_scheme", "finalized", "scale_by", "fused_kernel")
+_OWN_KEYS = ("weight_scheme", "finalized", "scale_by", "rate_multiplier", "fused_kernel")
 
 
 def split(model: QuantizedModel) -> tuple[keras.Model, Encodings]:

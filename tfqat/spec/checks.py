@@ -218,6 +218,52 @@ def _equalize_first(tune: Any) -> str | None:
     return f"received equalize behind {tune[0]}; expected it first, since it works on the float model"
 
 
+def _for_qat(value: Any, enable_qat: Any) -> str | None:
+    if value is None or enable_qat:
+        return None
+    return "is for quantization-aware training, but enable_qat is false; expected null, or enable_qat: true"
+
+
+def _within_training(value: Any, epochs: Any) -> str | None:
+    if value is None or value < epochs:
+        return None
+    return f"received {value} with num_epochs: {epochs}, so it would never come; expected less, or null"
+
+
+def _warmup_ends(warmup: Any, float_epochs: Any, epochs: Any, enable_qat: Any) -> str | None:
+    for key, given in (("float_epochs", float_epochs), ("num_epochs", epochs if enable_qat else 0)):
+        if given and warmup >= given:
+            return f"received {warmup} with {key}: {given}, so the rate would only rise; expected less"
+    return None
+
+
+def _precision_set(precision: Any, checkpoint: Any) -> str | None:
+    if precision is None or checkpoint is None or checkpoint.endswith(".weights.h5"):
+        return None
+    return (
+        f"received {precision}, but the layers of {checkpoint} have a precision of their own; expected null. To change "
+        "it, make the model by architecture or python, with the weights from a .weights.h5 file"
+    )
+
+
+def _something_to_calm(section: Any) -> str | None:
+    if section is None or any(_plain(section).get(key) is not None for key in ("dampening", "freeze_threshold")):
+        return None
+    return "asks for nothing; expected dampening, freeze_threshold or both"
+
+
+def _frozen_or_averaged(threshold: Any, ema: Any) -> str | None:
+    if threshold is None or ema is None:
+        return None
+    return f"received {threshold} beside optimizer.ema: {ema}, which would average frozen weights with what they were"
+
+
+def _something_to_learn(weight: Any, features: Any) -> str | None:
+    if weight or features:
+        return None
+    return "received 0 without features, so nothing would be learnt; expected above 0, or features"
+
+
 def _empty_rules(values: Mapping[str, Any], faulty: set[Path]) -> Iterator[Problem]:
     base: Path = ("quantization_config", "rules")
     rules = keys.value_at(base, values)
@@ -270,10 +316,29 @@ CHECKS = (
         f"{_MODEL}.checkpoint",
     ),
     _check(f"{_TRAIN}.optimizer.momentum", _only_for(("sgd",), 0.9), f"{_TRAIN}.optimizer.name"),
+    _check(
+        f"{_TRAIN}.optimizer.warmup_epochs",
+        _warmup_ends,
+        f"{_TRAIN}.float_epochs",
+        f"{_TRAIN}.num_epochs",
+        f"{_TRAIN}.enable_qat",
+    ),
+    _check(f"{_TRAIN}.freeze_ranges_epoch", _for_qat, f"{_TRAIN}.enable_qat"),
+    _check(f"{_TRAIN}.freeze_ranges_epoch", _within_training, f"{_TRAIN}.num_epochs"),
+    _check(f"{_TRAIN}.freeze_ranges_epoch", _only_for(("moving_average", "learned"), None), _RANGES),
+    _check(f"{_TRAIN}.freeze_batch_norm_epoch", _for_qat, f"{_TRAIN}.enable_qat"),
+    _check(f"{_TRAIN}.freeze_batch_norm_epoch", _within_training, f"{_TRAIN}.num_epochs"),
+    _check(f"{_TRAIN}.precision", _precision_set, f"{_MODEL}.checkpoint"),
+    _check(f"{_TRAIN}.oscillation", _for_qat, f"{_TRAIN}.enable_qat"),
+    _check(f"{_TRAIN}.oscillation", _something_to_calm),
+    _check(f"{_TRAIN}.oscillation.freeze_threshold", _frozen_or_averaged, f"{_TRAIN}.optimizer.ema"),
+    _check(f"{_TRAIN}.distillation", _for_qat, f"{_TRAIN}.enable_qat"),
+    _check(f"{_TRAIN}.distillation.weight", _something_to_learn, f"{_TRAIN}.distillation.features"),
     _check(f"{_QUANT}.calibration.percentile", _only_for(("percentile",), 99.99), f"{_QUANT}.calibration.method"),
     _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),
     _check(f"{_QUANT}.observe_fraction", _only_for(("moving_average",), 1.0), _RANGES),
-    _check(f"{_QUANT}.freeze_step", _only_for(("moving_average", "learned"), None), _RANGES),
+    _check(f"{_QUANT}.ranges_rate_multiplier", _only_for(("learned",), 1.0), _RANGES),
+    _check(f"{_QUANT}.freeze_after", _only_for(("moving_average", "learned"), None), _RANGES),
     _check(_FORMATS, _formats_fit, _TARGET),
     _check(_VERSION, _cache_readable, _FORMATS, _TARGET),
     _check(f"{_EXPORT}.int8_weights", _int8_weights_readable, _VERSION, _FORMATS, _TARGET),

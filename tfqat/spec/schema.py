@@ -190,6 +190,25 @@ class Optimizer(Section):
     schedule: Literal["constant", "cosine"] = "cosine"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd only
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the rate rises from 0 over that many, in both phases
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum; the averaged weights are evaluated and kept
+
+
+class Distillation(Section):
+    """What quantization-aware training learns from the float model, besides the labels."""
+
+    weight: Annotated[float, Field(ge=0)] = 1.0  # of the outputs' term, beside 1 for the labels' loss
+    temperature: Annotated[float, Field(gt=0)] = 3.0
+    features: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = ()  # names of ops
+    feature_weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Oscillation(Section):
+    """What is done to weights that jump to and fro between two integers."""
+
+    dampening: Annotated[float, Field(gt=0)] | None = None  # weight that its loss has in the end
+    freeze_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # turns a step, averaged
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.01  # of that average
 
 
 class Training(Section):
@@ -200,6 +219,13 @@ class Training(Section):
     num_epochs: Count = 4  # of quantization-aware training; 0 only calibrates
     optimizer: Optimizer = Optimizer()
     qat_learning_rate: Annotated[float, Field(gt=0)] | None = None  # null: a tenth of learning_rate
+    freeze_ranges_epoch: Count | None = None  # ranges and learned scales stay after that many quantized epochs
+    freeze_batch_norm_epoch: Count | None = None  # likewise BatchNorm's moving statistics, which training then uses
+    keep: Literal["last", "best"] = "last"  # best: the epoch of the highest validation accuracy, in both phases
+    recoveries: Count = 0  # how often a phase whose loss is not finite goes back an epoch, with half the rate
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] | None = None  # null: as the model is made
+    distillation: Distillation | None = None
+    oscillation: Oscillation | None = None
     tensorboard: bool = False
 
 
@@ -218,7 +244,7 @@ class Rule(Section):
     """What is done with the ops whose name matches; ``null`` leaves a question to the target."""
 
     match: Text  # a name, or a pattern with * and ?
-    quantize: bool | None = None
+    quantize: bool | Literal["weights"] | None = None  # weights: of few bits, beside float activations
     relu6: bool | None = None
     weight_bits: Bits | None = None
     activation_bits: Bits | None = None
@@ -232,7 +258,8 @@ class Quantization(Section):
     ranges: Literal["moving_average", "learned", "fixed"] = "moving_average"
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
     observe_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    freeze_step: Count | None = None
+    freeze_after: Count | None = None
+    ranges_rate_multiplier: Annotated[float, Field(gt=0)] = 1.0  # of learned ranges, on the optimizer's learning rate
     relu6: Annotated[
         tuple[Literal["relu", "leaky_relu", "prelu", "elu"], ...], Field(strict=False), AfterValidator(_distinct)
     ] = ("relu", "leaky_relu", "prelu", "elu")

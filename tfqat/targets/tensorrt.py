@@ -77,6 +77,8 @@ TARGET = Target(
     activation=Scheme(bits=8, signed=True, symmetric=True),
     weight=Scheme(bits=8, signed=True, symmetric=True, narrow=True),
     weighted=WEIGHTED,
+    # INT4 is for the weights of MatMul and Gemm alone (the guide's "weight-only quantization"; TensorRT 10 and later).
+    weights_only={"dense": frozenset({4})},
     own_range=PLAIN | COMPOSITE | ELEMENTWISE | WITH_CONSTANT | MIXING | {"matmul"},
     shared_range=SHARED,
     composite=COMPOSITE | {"add_constant"},

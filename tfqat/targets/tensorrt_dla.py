@@ -20,6 +20,7 @@ TARGET = replace(
     _GPU,
     name="tensorrt_dla",
     weighted=_GPU.weighted - VOLUMES,
+    weights_only={},
     own_range=_GPU.own_range - VOLUMES,
     shared_range=_GPU.shared_range - VOLUMES,
     residual_heads=_GPU.residual_heads - VOLUMES,

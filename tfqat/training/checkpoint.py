@@ -38,9 +38,19 @@ def save_checkpoint(model: keras.Model, results: Results, phase: str, epoch: int
         old.unlink()
 
 
+def best_path(results: Results, phase: str) -> Path:
+    """The file of the phase's best epoch; not one of those that a run goes on from."""
+    return results.checkpoints / f"{phase}-best.keras"
+
+
 def has_checkpoint(results: Results, phase: str) -> bool:
     """Whether the phase has begun."""
     return bool(_newest_first(results, phase))
+
+
+def latest_epoch(results: Results, phase: str) -> int:
+    """The epoch of the phase's newest checkpoint, 0 without one."""
+    return max(map(_epoch, _newest_first(results, phase)), default=0)
 
 
 def restore(model: keras.Model, path: Path) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 
 from tfqat.training.seeds import jit_setting
 
+# How far the sum of probabilities may be from 1: those of bfloat16 have 8 bits each.
+ROUNDED = 0.02
+
 
 @dataclass(frozen=True)
 class Score:
@@ -33,12 +36,15 @@ def compile_model(model: keras.Model, optimizer: Any, loss: keras.losses.Loss) -
         # Keras cannot load a file of a model that was compiled without one. This one has no state to save.
         optimizer = keras.optimizers.SGD()
         optimizer.build(model.trainable_variables)
-    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit_setting())
+    # The loss is scaled by the optimizer given, if at all: one that Keras puts around it has no state yet to restore.
+    model.compile(
+        optimizer=optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit_setting(), auto_scale_loss=False
+    )
 
 
 def loss_for(model: keras.Model, dataset: Any) -> keras.losses.Loss:
     """Cross entropy that fits the outputs: probabilities where those of the first batch are, else logits."""
     images, _ = next(iter(dataset))
     outputs = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)), np.float64)
-    probabilities = outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3)
+    probabilities = outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=ROUNDED)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)

@@ -16,7 +16,11 @@ from tfqat.core.files import write_text
 from tfqat.errors import TfqatError
 from tfqat.training.results import Results
 
-COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+# The loss of training is all that is minimized; its terms besides the labels' loss stand behind the usual columns.
+COLUMNS = (
+    *("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"),
+    *("distillation_loss", "feature_loss", "dampening_loss"),
+)
 
 
 def add_status(

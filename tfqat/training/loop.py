@@ -11,22 +11,45 @@ from typing import Any
 import keras
 
 from tfqat.errors import TfqatError
-from tfqat.training.checkpoint import restore_latest, save_checkpoint
+from tfqat.training.average import AveragedValidation, averaged, take_average
+from tfqat.training.checkpoint import (
+    best_path,
+    has_checkpoint,
+    latest_epoch,
+    restore,
+    restore_latest,
+    save_checkpoint,
+    save_model,
+)
 from tfqat.training.evaluation import compile_model
-from tfqat.training.journal import add_metrics, add_status, forget_after
-from tfqat.training.optimizer import make_optimizer
+from tfqat.training.freezing import freeze_due
+from tfqat.training.journal import add_metrics, add_status, forget_after, read_metrics, read_statuses
+from tfqat.training.optimizer import make_optimizer, with_loss_scale
+from tfqat.training.oscillation import calm
 from tfqat.training.results import Results
 from tfqat.training.seeds import seed_layers
+
+# In the numbers of a line of status.jsonl: the how-manieth recovery of the phase it tells of.
+RECOVERY = "recovery"
 
 
 class TrainingError(TfqatError):
     """Training that cannot go on."""
 
 
-def compile_phase(model: keras.Model, loss: keras.losses.Loss, data: Any, spec: Any, phase: str) -> None:
+class DivergedError(TrainingError):
+    """A loss that is not finite."""
+
+
+def compile_phase(
+    model: keras.Model, loss: keras.losses.Loss, data: Any, spec: Any, phase: str, recovered: int = 0
+) -> None:
     """Compiles ``model`` with the phase's optimizer, whose state is made at once, so that a checkpoint has it all."""
-    optimizer = make_optimizer(spec.training, phase, epochs_of(spec, phase) * data.steps)
+    steps, warmup = epochs_of(spec, phase) * data.steps, round(spec.training.optimizer.warmup_epochs * data.steps)
+    optimizer = with_loss_scale(make_optimizer(spec.training, phase, steps, warmup, recovered), model)
     optimizer.build(model.trainable_variables)
+    if phase == "qat" and spec.training.oscillation is not None:
+        calm(model, optimizer, steps, **spec.training.oscillation.model_dump())
     compile_model(model, optimizer, loss)
 
 
@@ -38,18 +61,47 @@ def epochs_of(spec: Any, phase: str) -> int:
 def train_phase(model: keras.Model, data: Any, spec: Any, results: Results, phase: str) -> None:
     """Trains ``model``, as ``compile_phase`` left it, to the end of ``phase``: from its newest checkpoint, if any.
 
-    An epoch is a function of the checkpoint before it, the seed and its number, so it does not matter in how many runs
-    the phase was trained.
+    An epoch is a function of the checkpoint before it, the seed, its number and the recoveries noted before it, so it
+    does not matter in how many runs the phase was trained.
 
     Raises:
-        TrainingError: the loss is not finite; the last checkpoint is of the epoch before.
+        DivergedError: the loss is not finite, once more than there may be recoveries; the last checkpoint is of the
+            epoch before.
     """
-    epochs, done = epochs_of(spec, phase), restore_latest(model, results, phase)
+    epochs = epochs_of(spec, phase)
+    if epochs and spec.training.recoveries and not has_checkpoint(results, phase):
+        save_checkpoint(model, results, phase, 0)
+    done = _restored(model, data, spec, results, phase)
+    while done < epochs:
+        try:
+            _fit(model, data, spec, results, phase, done)
+            done = epochs
+        except DivergedError as error:
+            if recoveries_of(results, phase) >= spec.training.recoveries:
+                raise
+            _note_recovery(results, phase, error)
+            done = _restored(model, data, spec, results, phase)
+    take_average(model)
+    best = best_path(results, phase)
+    if spec.training.keep == "best" and best.exists():
+        restore(model, best)
+
+
+def _restored(model: keras.Model, data: Any, spec: Any, results: Results, phase: str) -> int:
+    """Brings the newest checkpoint back, and the rate that belongs to it; returns its epoch."""
+    done = restore_latest(model, results, phase)
     forget_after(results, phase, done)
+    recovered = recoveries_of(results, phase)
+    if recovered:
+        compile_phase(model, model.loss, data, spec, phase, recovered)
+        done = restore_latest(model, results, phase)
+    return done
+
+
+def _fit(model: keras.Model, data: Any, spec: Any, results: Results, phase: str, done: int) -> None:
+    epochs = epochs_of(spec, phase)
     if done:
         print(f"Continuing the {phase} phase after epoch {done} of {epochs}.")
-    if done >= epochs:
-        return
     model.fit(
         data.train_from(done),
         initial_epoch=done,
@@ -60,6 +112,19 @@ def train_phase(model: keras.Model, data: Any, spec: Any, results: Results, phas
         shuffle=False,  # the data is shuffled, by seed and epoch
         verbose=1 if sys.stdout.isatty() else 2,
     )
+
+
+def recoveries_of(results: Results, phase: str) -> int:
+    """How often the phase has gone back with half the rate."""
+    return sum(line["phase"] == phase and RECOVERY in line["kpi"] for line in read_statuses(results))
+
+
+def _note_recovery(results: Results, phase: str, error: Exception) -> None:
+    """Notes it before it is done, so that a run that breaks off in between goes on with the same rate."""
+    count, epoch = recoveries_of(results, phase) + 1, latest_epoch(results, phase)
+    message = f"{str(error).split(';')[0]}. Going back to epoch {epoch}, with half the learning rate."
+    print(message)
+    add_status(results, "RUNNING", message, phase, epoch, {RECOVERY: count})
 
 
 def check_tensorboard(spec: Any) -> None:
@@ -79,8 +144,10 @@ class EpochEnd(keras.callbacks.Callback):
         self.spec, self.results, self.phase = spec, results, phase
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Random layers draw the same numbers in this epoch, whatever ran before."""
+        """Random layers draw the same numbers in this epoch, whatever ran before; what is due is frozen."""
         seed_layers(self.model, self.spec.random_seed, epoch)
+        if self.phase == "qat":
+            freeze_due(self.model, self.spec.training, epoch)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Stops at the first bad step and not at the end of a long epoch."""
@@ -90,23 +157,36 @@ class EpochEnd(keras.callbacks.Callback):
         """Metrics first, then the checkpoint: a run killed in between repeats the epoch and drops the row."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         self._check_finite("val_loss", values["val_loss"], f"the end of epoch {epoch + 1}")
+        self._keep_best(values["val_accuracy"])
         values["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         add_metrics(self.results, self.phase, epoch + 1, values)
         add_status(self.results, "RUNNING", f"Epoch {epoch + 1} done.", self.phase, epoch + 1, values)
         save_checkpoint(self.model, self.results, self.phase, epoch + 1)
 
+    def _keep_best(self, accuracy: float) -> None:
+        """Saves what was validated, where no epoch before was as good."""
+        if self.spec.training.keep != "best":
+            return
+        before = [float(row["val_accuracy"]) for row in read_metrics(self.results) if row["phase"] == self.phase]
+        if not before or accuracy > max(before):
+            with averaged(self.model):
+                save_model(self.model, best_path(self.results, self.phase))
+
     def _check_finite(self, name: str, value: Any, where: str) -> None:
         if not math.isfinite(float(value)):
-            raise TrainingError(
+            raise DivergedError(
                 f"The {name} of the {self.phase} phase is {float(value)} at {where}; expected a finite number. The "
                 f"last good checkpoint, if any, is kept in {self.results.checkpoints}. Lower the learning rate "
-                "(training_config.optimizer.learning_rate, qat_learning_rate), check the images for NaN, and run "
+                "(training_config.optimizer.learning_rate, qat_learning_rate), let training go back and halve it "
+                "(training_config.recoveries), check the images for NaN, and run "
                 "`tfqat train --restart`."
             )
 
 
 def _callbacks(spec: Any, results: Results, phase: str) -> list[keras.callbacks.Callback]:
     callbacks: list[keras.callbacks.Callback] = [EpochEnd(spec, results, phase)]
+    if spec.training.optimizer.ema:
+        callbacks.append(AveragedValidation())
     if spec.training.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(log_dir=str(results.tensorboard / phase), profile_batch=0))
     return callbacks

@@ -23,7 +23,7 @@ FREE_AFTER_TRAINING = (*FREE_KEYS, "dataset_config", "quantization_config.strict
 # What `--restart` removes; other files in the folder are the user's, or made from these by later commands.
 OWN_FILES = (
     *("spec.yaml", "target.json", "float.keras", "qat.keras", "placement.txt"),
-    *("metrics.csv", "status.jsonl", "stages.json"),
+    *("metrics.csv", "status.jsonl", "stages.json", "summary.html"),
 )
 OWN_FOLDERS = ("checkpoints", "tensorboard")
 
@@ -78,6 +78,11 @@ class Results:
     def stages(self) -> Path:
         """The rows of the stage table."""
         return self.folder / "stages.json"
+
+    @property
+    def summary(self) -> Path:
+        """All of it as a page."""
+        return self.folder / "summary.html"
 
     @property
     def tensorboard(self) -> Path:

@@ -64,9 +64,14 @@ def stage_table(stages: list[Stage]) -> Table:
     for heading in ("accuracy", "difference", "file size"):
         table.add_column(heading, justify="right")
     for stage in stages:
-        difference = "" if stage is stages[0] else f"{100 * (stage.accuracy - stages[0].accuracy):+.2f}"
-        table.add_row(stage.name, stage.run_by, f"{stage.accuracy:.2%}", difference, _size(stage.file_size))
+        table.add_row(*cells_of(stage, stages[0]))
     return table
+
+
+def cells_of(stage: Stage, first: Stage) -> tuple[str, ...]:
+    """A row of the table: name, program, accuracy, difference to the first row in points, file size."""
+    difference = "" if stage is first else f"{100 * (stage.accuracy - first.accuracy):+.2f}"
+    return stage.name, stage.run_by, f"{stage.accuracy:.2%}", difference, _size(stage.file_size)
 
 
 def _size(size: int | None) -> str:

@@ -192,11 +192,10 @@ def _judged(row: Row, stage: Opened, inputs: Inputs, values: KerasValues) -> Row
     given = _in_file(stage, inputs)
     pairs = zip(stage.runner.run(given).values(), values.outputs, strict=True)
     error = max(centered_error(a.astype(np.float64), b) for a, b in pairs)
-    blocks = tuple(stage.judge(values, given)) if stage.judge else ()
-    if stage.judge and not blocks:
+    blocks = tuple(stage.judge(values, given))
+    if not blocks:
         raise TfqatError(
             f"{row.name}: no quantized tensor of the file is one of the model's; the file was made of another model. "
             f"Export this one."
         )
-    judged = stage.judge is not None and stage.exact
-    return replace(row, error=error, judged=judged, blocks=blocks, note=stage.note)
+    return replace(row, error=error, judged=stage.exact, blocks=blocks, note=stage.note)

@@ -28,8 +28,8 @@ class Row:
         correct: how many had the label's class on top; None without labels.
         agreeing: how many had the trained model's class on top; None where outputs are no classes.
         error: relative L2 error of the centered outputs, the largest of all outputs; None where not judged.
-        judged: whether parity is judged: not where the files round what the trained model does not.
-        blocks: one score a quantized tensor; none where parity is not judged.
+        judged: whether ``error`` is judged: not where the device rounds what the trained model does not.
+        blocks: one score a quantized tensor.
         note: what else is to be said.
     """
 

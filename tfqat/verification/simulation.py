@@ -45,16 +45,30 @@ class Simulation:
     coverage: Coverage
 
 
-def simulate(model: onnx.ModelProto, cache: Cache, kept_float: Collection[str] = ()) -> Simulation:
+def simulate(
+    model: onnx.ModelProto,
+    cache: Cache,
+    kept_float: Collection[str] = (),
+    *,
+    unrounded: Collection[str] = (),
+    unmoved: Collection[str] = (),
+) -> Simulation:
     """The engine that TensorRT would build from ``model`` and ``cache`` with the nodes ``kept_float`` in float.
+
+    Args:
+        model: the float ONNX.
+        cache: its calibration cache.
+        kept_float: nodes that layer_precisions.txt names.
+        unrounded: tensors that are left as they are, other than in the engine.
+        unmoved: nodes whose kernels are left as they are in the file, other than in the engine.
 
     Raises:
         SimulationError: a name of the cache or of ``kept_float`` is not in the model.
     """
     check_names(model, cache, kept_float)
     coverage = cover(model, cache.scales, kept_float)
-    weights, kernels = implicit_kernels(model, coverage.int8)
-    unused = inside(model, cache.scales, spelled=False) | between_floats(model, kept_float)
+    weights, kernels = implicit_kernels(model, set(coverage.int8).difference(unmoved))
+    unused = {*inside(model, cache.scales, spelled=False), *between_floats(model, kept_float), *unrounded}
     activations = {
         name: _encoding(scale)
         for name, scale in cache.scales.items()

@@ -39,13 +39,14 @@ class Opened:
 
     Attributes:
         runner: runs them.
-        judge: compares their blocks with the trained model's; None where they cannot agree step for step.
+        judge: compares their blocks with the trained model's.
         note: what is to be said of them.
-        exact: whether the outputs can agree to rounding noise, too: not where an operator is coarser than float32.
+        exact: whether the outputs can agree to rounding noise, too: not where an operator is coarser than float32, or
+            the device rounds what training did not.
     """
 
     runner: Runs
-    judge: Judge | None
+    judge: Judge
     note: str = ""
     exact: bool = True
 
@@ -81,12 +82,16 @@ def _open_cache(files: Files) -> Opened:
     note = f"Cache: {simulation.coverage}."
     untrained = sorted(set(onnx_qdq.scales_of(simulation.model)) - set(onnx_qdq.trained(files.encodings)))
     moved = files.manifest.report.get("requantization_steps", {})
+    as_trained = simulation.model
     if untrained or moved:
-        # What was never rounded in training, or is rounded otherwise here, cannot give the same integers.
-        count = f"{len(untrained)} tensors inside blocks have a calibrated scale, {len(moved)} kernels are requantized"
-        return Opened(Runner(simulation.model), None, f"{note} Blocks are not judged: {count}.")
-    judge = lambda values, inputs: judge_blocks(simulation.model, values, inputs, files.renamed)  # noqa: E731
-    return Opened(Runner(simulation.model), judge, note)
+        # What was never rounded in training, or is rounded otherwise by the device, cannot give the same integers.
+        as_trained = simulate(files.model, files.cache, files.kept_float, unrounded=untrained, unmoved=moved).model
+        note += (
+            f" Blocks are judged without what the device does besides: it rounds {len(untrained)} tensors inside "
+            f"blocks by calibrated scales, and quantizes {len(moved)} kernels anew. End to end has both."
+        )
+    judge = lambda values, inputs: judge_blocks(as_trained, values, inputs, files.renamed)  # noqa: E731
+    return Opened(Runner(simulation.model), judge, note, exact=as_trained is simulation.model)
 
 
 def _open_aimet(files: Files) -> Opened:
