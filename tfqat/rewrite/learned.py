@@ -12,8 +12,12 @@ that moves the ends is passed straight through as well:
     dq/dhigh =  (round(x / s) - x / s) / steps inside, 1 above, 0 below
     dq/dlow  = -(round(x / s) - x / s) / steps inside, 0 above, 1 below
 
-All are divided by sqrt(n * qmax), n being the elements that share the range (asymmetric:
-qmax - qmin for qmax). TensorFlow's fused kernels give dx, and the sums of dy below and above the range, dy being what
+All are divided by sqrt(n * qmax), n being the elements that share the range (asymmetric: qmax - qmin for qmax). What an
+optimizer moves is not s but the extent, s * qmax: a number of the size of weights, as optimizers expect it, where a
+step of Adam would be many times s. A step of SGD moves s by 1 / qmax^2 of the paper's; ``rate`` = qmax^2 gives the
+paper's own.
+
+TensorFlow's fused kernels give dx, and the sums of dy below and above the range, dy being what
 comes from above; and the sum of ``dy * (round(x / s) - x / s)`` inside is that of ``dx * (q(x) - x) / s``.
 """
 
