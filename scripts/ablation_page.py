@@ -1,4 +1,4 @@
-"""Ablation page: docs/accuracy.md, tables of what scripts/ablation.py measured, and each expectation shown or refuted."""
+"""Ablation page: docs/accuracy.md, what scripts/ablation.py measured, and each expectation shown or refuted."""
 
 from __future__ import annotations
 
