@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
-from tfqat.data.detection import voc
+from tfqat.data.detection import clean, voc
 from tfqat.data.detection.clean import Choices, cleaned
 from tfqat.data.detection.example import ClassMap, ImageBytes, Object, example
 from tfqat.errors import TfqatError
@@ -84,6 +86,26 @@ def test_an_empty_split_is_named_and_refused_where_strict(voc_folder):
     assert [finding.kind for finding in voc.read(voc_folder, "none").report.findings] == ["empty_split"]
     with pytest.raises(TfqatError, match="1 split without an image"):
         voc.read(voc_folder, "none", choices=Choices(strict=True))
+
+
+def test_what_is_broken_off_decodes_no_further(voc_folder, monkeypatch):
+    decoded = []
+
+    def decode(one):
+        decoded.append(one)
+        time.sleep(0.01)
+        return "", (48, 64)
+
+    def stop(items, _):
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clean, "_fault_and_size", decode)
+    with pytest.raises(KeyboardInterrupt):
+        cleaned("x", [crowded(voc_folder)] * 2000, ClassMap.numbered(["dog"]), [], Choices(), stop)
+    stopped = len(decoded)
+    time.sleep(0.1)
+    assert len(decoded) == stopped < 1000
 
 
 def test_many_findings_are_counted_and_the_first_named(voc_folder, write_xml):

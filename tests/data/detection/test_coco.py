@@ -52,6 +52,7 @@ CHANGES = {
     "bbox of text": (lambda c: c["annotations"][0].update(bbox=["a", 1, 2, 3]), "broken_annotation", 2),
     "bbox huge": (lambda c: c["annotations"][0].update(bbox=[10**400, 1, 2, 3]), "broken_annotation", 2),
     "bbox nan": (lambda c: c["annotations"][0].update(bbox=[float("nan"), 1, 2, 3]), "not_finite", 2),
+    "area nan": (lambda c: c["annotations"][0].update(area=float("nan")), "not_finite", 2),
     "bbox inf": (lambda c: c["annotations"][0].update(bbox=[1e300, 1, 2, 3]), "not_finite", 2),
     "no class": (lambda c: c["annotations"][0].update(category_id=99), "unknown_class", 2),
     "no image": (lambda c: c["annotations"][0].update(image_id=99), "unknown_image", 2),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -67,14 +68,15 @@ def cleaned(
         TfqatError: ``choices.strict``, and there is anything to find; the message names all of it.
     """
     found, kept = list(findings), []
-    for example, fault, size in track(_checked(examples), len(examples)):
-        if fault:
-            found.append(Finding("broken_image", example.name, fault, LEFT_OUT))
-            continue
-        sized, met = _sized(example, size)
-        boxed, more = _boxed(sized, choices)
-        found += met + more
-        kept.append(boxed)
+    with closing(_checked(examples)) as checked:
+        for example, fault, size in track(checked, len(examples)):
+            if fault:
+                found.append(Finding("broken_image", example.name, fault, LEFT_OUT))
+                continue
+            sized, met = _sized(example, size)
+            boxed, more = _boxed(sized, choices)
+            found += met + more
+            kept.append(boxed)
     found += _of_the_split(source, kept)
     if choices.strict:
         refuse(source, found)
@@ -82,11 +84,14 @@ def cleaned(
     return Reading(tuple(kept), class_map, Report(source, len(kept), sum(counts), counts.count(0), tuple(found)))
 
 
-def _checked(examples: Sequence[Example]) -> Iterator[tuple[Example, str, tuple[int, int]]]:
+def _checked(examples: Sequence[Example]) -> Generator[tuple[Example, str, tuple[int, int]]]:
     """Example, why its image cannot be decoded (else an empty text), and the image's size."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
         for example, (fault, size) in zip(examples, pool.map(_fault_and_size, examples), strict=True):
             yield example, fault, size
+    finally:  # not `with`, which after Ctrl-C would first decode all that is left
+        pool.shutdown(cancel_futures=True)
 
 
 def _fault_and_size(example: Example) -> tuple[str, tuple[int, int]]:
@@ -124,7 +129,7 @@ def _boxed(example: Example, choices: Choices) -> tuple[Example, list[Finding]]:
         clipped = np.clip(box, 0, limits)
         if example.crowd[row] and choices.crowd == "drop":
             told("crowd", row, DROPPED)
-        elif not np.isfinite(box).all():
+        elif not np.isfinite([*box, areas[row]]).all():
             told("not_finite", row, DROPPED)
         elif _flat(box):
             told("no_area", row, KEPT if choices.degenerate == "keep" else DROPPED)
