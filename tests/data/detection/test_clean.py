@@ -101,11 +101,12 @@ def test_what_is_broken_off_decodes_no_further(voc_folder, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(clean, "_fault_and_size", decode)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as error:
         cleaned("x", [crowded(voc_folder)] * 2000, ClassMap.numbered(["dog"]), [], Choices(), stop)
     stopped = len(decoded)
     time.sleep(0.1)
     assert len(decoded) == stopped < 1000
+    assert error.tb is not None  # which holds all frames, as it does until a program has ended
 
 
 def test_many_findings_are_counted_and_the_first_named(voc_folder, write_xml):
