@@ -7,10 +7,11 @@ import gzip
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tfqat.data.detection import coco, tfrecord
 from tfqat.data.detection.clean import Choices
-from tfqat.data.detection.example import ClassMap, write_class_map
+from tfqat.data.detection.example import ClassMap, ImageBytes, Object, example, write_class_map
 from tfqat.errors import TfqatError
 
 CLASSES = ClassMap(("dog", "cat"), (3, 17))
@@ -87,15 +88,17 @@ def test_tensorflow_s_parser_reads_what_is_written(records):
         np.testing.assert_allclose(right, one.boxes[:, 3] / one.width, rtol=1e-6)
 
 
-def test_whole_pixels_and_coco_s_decimals_come_back_exact():
-    """Through float32 fractions, for every width up to the largest."""
-    random = np.random.default_rng(0)
-    width = random.integers(1, 8193, 20_000)
-    for unit in (1, 100):
-        pixels = np.float32(random.integers(0, width * unit + 1) / unit)
-        fractions = np.float32(pixels.astype(np.float64) / width)
-        back = np.float32(np.round(fractions.astype(np.float64) * width, tfrecord.DECIMALS))
-        np.testing.assert_array_equal(back, pixels)
+@pytest.mark.parametrize("width", [640, 641, 8191])
+@pytest.mark.parametrize("unit", [1, 100], ids=["whole", "hundredths"])
+def test_whole_pixels_and_coco_s_decimals_come_back_exact(tmp_path, width, unit):
+    """Through float32 fractions."""
+    left = np.arange(0, width * unit - unit, max(unit, 7)) / unit
+    objects = [Object((1, x, 2, x + 1), 0) for x in left]
+    Image.new("RGB", (width, 3)).save(tmp_path / "wide.png")
+    one = example(ImageBytes(tmp_path / "wide.png"), "wide.png", "1", (3, width), objects)
+    write(tmp_path / "x.tfrecord", [tfrecord.record(one.image.read(), "png", one, CLASSES)])
+    again = tfrecord.read(tmp_path / "x.tfrecord", CLASSES).examples[0]
+    np.testing.assert_array_equal(again.boxes, one.boxes)
 
 
 BOX = {
