@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "specs" / "digits.yaml")
 COMMANDS = (
     *("init", "targets", "validate", "inspect", "quantize", "train", "evaluate", "analyze", "export", "verify"),
-    "convert",
+    *("convert", "dataset-convert"),
 )
 HEAVY = ("tensorflow", "keras", "sklearn", "onnx", "onnxruntime", "tf2onnx", "tensorflow_model_optimization")
 TFQAT = [sys.executable, "-c", "from tfqat.cli.main import main; main()"]

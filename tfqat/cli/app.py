@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperCommand
 
 from tfqat import __version__
-from tfqat.cli import analyze, convert, evaluate, export, init, inspect, quantize, targets, train, validate, verify
+from tfqat.cli import (
+    analyze,
+    convert,
+    dataset_convert,
+    evaluate,
+    export,
+    init,
+    inspect,
+    quantize,
+    targets,
+    train,
+    validate,
+    verify,
+)
 from tfqat.cli.cache_option import CacheCommand
 from tfqat.cli.options import Debug
 
@@ -26,6 +39,7 @@ COMMANDS: tuple[tuple[Any, Callable[..., None], type[TyperCommand]], ...] = (
     (export, export.export, CacheCommand),
     (verify, verify.verify, CacheCommand),
     (convert, convert.convert, TyperCommand),
+    (dataset_convert, dataset_convert.dataset_convert, TyperCommand),
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfqat.data.encoded_image import decode, reason
 from tfqat.data.pipeline import Data, Split, seeded
 from tfqat.errors import TfqatError
 
@@ -142,8 +142,7 @@ def _why_corrupt(file: str) -> str:
     try:
         _read(tf.constant(file))
     except tf.errors.OpError as error:
-        # "{{function_node ...}} the reason [Op:DecodeImage] name: "
-        return re.sub(r"^\{\{.*?\}\}\s*|\.?\s*\[Op:.*$", "", error.message.split("\n")[0])
+        return reason(error)
     return ""
 
 
@@ -170,7 +169,7 @@ def _split(listing: Listing, dataset: Any, augmented: bool) -> Split:
     flip, crop = dataset.augment.flip, dataset.augment.crop
     larger = (round(height * CROP_MARGIN), round(width * CROP_MARGIN)) if crop else (height, width)
 
-    def decode(file: tf.Tensor) -> tf.Tensor:
+    def middle(file: tf.Tensor) -> tf.Tensor:
         image = tf.image.resize(tf.cast(_read(file), tf.float32), larger, antialias=True)
         return prepare(tf.image.resize_with_crop_or_pad(image, height, width))
 
@@ -186,10 +185,9 @@ def _split(listing: Listing, dataset: Any, augmented: bool) -> Split:
 
     files, labels = np.array(listing.files, dtype=object), np.array(listing.labels, np.int32)
     if augmented and (flip or crop):
-        return Split(files, labels, decode, lambda file, draw: augment(decode_larger(file), draw))
-    return Split(files, labels, decode)
+        return Split(files, labels, middle, lambda file, draw: augment(decode_larger(file), draw))
+    return Split(files, labels, middle)
 
 
 def _read(file: tf.Tensor) -> tf.Tensor:
-    """RGB uint8; of an animated GIF the first frame; gray, palette and alpha images become RGB."""
-    return tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)
+    return decode(tf.io.read_file(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,8 @@ CALIBRATION_EPOCH = 2**40
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Batches of images ``(batch, height, width, channels)`` float32 with integer labels ``(batch,)``.
+    """Batches of images ``(batch, height, width, channels)`` float32 with integer labels ``(batch,)``, or with
+    the dict of targets that `detection.pipeline` describes.
 
     Attributes:
         train_from: epoch -> endless stream of batches that starts with this epoch's first one.
@@ -76,7 +78,7 @@ def seeded(
         train_from=lambda epoch: _stream(train, shape, size, seed, epoch),
         steps=len(train.labels) // size,
         validation=_ordered(validation, shape, batch_size, np.arange(len(validation.labels))),
-        calibration=_ordered(train, shape, size, _calibration_order(len(train.labels), seed)),
+        calibration=_ordered(train, shape, size, calibration_order(len(train.labels), seed)),
         num_classes=len(class_names) or int(max(train.labels.max(), validation.labels.max())) + 1,
         input_shape=shape,
         class_names=class_names,
@@ -95,23 +97,21 @@ def check_labels(labels: np.ndarray, num_classes: int | None, where: str) -> Non
         )
 
 
-def _stream(split: Split, shape: tuple[int, ...], batch_size: int, seed: int, first: int) -> tf.data.Dataset:
-    """Endless batches from epoch ``first`` on. The epoch is a number in the pipeline, so that one pipeline (and one
-    call of Keras' fit) serves all epochs and a resumed run need not go through those that are done."""
-    items, labels = split.items, tf.constant(split.labels)
+def shuffled_epochs(
+    count: int, element: Callable[[tf.Tensor, tf.Tensor], Any], batch_size: int, seed: int, first: int
+) -> tf.data.Dataset:
+    """Endless batches of ``element(index, epoch)`` from epoch ``first`` on, each epoch in an order of its own.
 
-    def image(index: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        if split.augmented is None:
-            return tf.ensure_shape(split.decode(items[index]), shape), labels[index]
-        draw = tf.stack([tf.constant(seed, tf.int64), epoch * len(split.labels) + index])
-        return tf.ensure_shape(split.augmented(items[index], draw), shape), labels[index]
+    The epoch is a number in the pipeline, so that one pipeline (and one call of Keras' fit) serves all epochs and a
+    resumed run need not go through those that are done.
+    """
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         indices = tf.random.experimental.stateless_shuffle(
-            tf.range(len(split.labels), dtype=tf.int64), tf.stack([tf.constant(seed, tf.int64), epoch])
+            tf.range(count, dtype=tf.int64), tf.stack([tf.constant(seed, tf.int64), epoch])
         )
         examples = tf.data.Dataset.from_tensor_slices(indices).map(
-            lambda index: image(index, epoch), num_parallel_calls=tf.data.AUTOTUNE
+            lambda index: element(index, epoch), num_parallel_calls=tf.data.AUTOTUNE
         )
         return examples.batch(batch_size, drop_remainder=True)
 
@@ -119,18 +119,35 @@ def _stream(split: Split, shape: tuple[int, ...], batch_size: int, seed: int, fi
     return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
 
 
-def _ordered(split: Split, shape: tuple[int, ...], batch_size: int, order: np.ndarray) -> tf.data.Dataset:
-    """Batches in the given order, not augmented."""
-    items, labels = split.items, tf.constant(split.labels)
+def in_order(order: np.ndarray, element: Callable[[tf.Tensor], Any], batch_size: int) -> tf.data.Dataset:
+    """Batches of ``element(index)`` in the given order."""
     indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int64))
-    examples = indices.map(
-        lambda index: (tf.ensure_shape(split.decode(items[index]), shape), labels[index]),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return indices.map(element, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _calibration_order(count: int, seed: int) -> np.ndarray:
+def calibration_order(count: int, seed: int) -> np.ndarray:
+    """The order of the calibration data: one that no training epoch has."""
     return tf.random.experimental.stateless_shuffle(
         tf.range(count, dtype=tf.int64), tf.constant([seed, CALIBRATION_EPOCH], tf.int64)
     ).numpy()
+
+
+def _stream(split: Split, shape: tuple[int, ...], batch_size: int, seed: int, first: int) -> tf.data.Dataset:
+    """Endless batches from epoch ``first`` on."""
+    items, labels = split.items, tf.constant(split.labels)
+
+    def element(index: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if split.augmented is None:
+            return tf.ensure_shape(split.decode(items[index]), shape), labels[index]
+        draw = tf.stack([tf.constant(seed, tf.int64), epoch * len(split.labels) + index])
+        return tf.ensure_shape(split.augmented(items[index], draw), shape), labels[index]
+
+    return shuffled_epochs(len(split.labels), element, batch_size, seed, first)
+
+
+def _ordered(split: Split, shape: tuple[int, ...], batch_size: int, order: np.ndarray) -> tf.data.Dataset:
+    """Batches in the given order, not augmented."""
+    items, labels = split.items, tf.constant(split.labels)
+    return in_order(
+        order, lambda index: (tf.ensure_shape(split.decode(items[index]), shape), labels[index]), batch_size
+    )
