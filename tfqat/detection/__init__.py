@@ -1,0 +1,1 @@
+"""The maths of detection: anchors, boxes, matching, losses, suppression; numbers in, numbers out."""
