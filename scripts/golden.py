@@ -11,6 +11,8 @@ from pathlib import Path
 import keras
 
 import tfqat
+from tfqat.models.efficientdet.model import efficientdet
+from tfqat.models.efficientdet.scaling import SCALINGS
 
 FOLDER = Path(__file__).parent.parent / "tests/graph/golden"
 # Target -> models.
@@ -19,7 +21,8 @@ TABLES = {
     "tflite": ("MobileNetV2", "EfficientNetB0", "DenseNet121", "MobileNetV3Small", "InceptionV3"),
     "sima": ("ResNet50", "MobileNetV3Small"),
 }
-
+# Detectors, of 90 classes and the size of images that is theirs.
+DETECTORS = ("efficientdet_d0",)
 
 # Models of the users' structures, from the file that their test reads.
 STRUCTURES = FOLDER.parent.parent / "structures/structures.py"
@@ -28,6 +31,7 @@ STRUCTURES = FOLDER.parent.parent / "structures/structures.py"
 def main() -> None:
     write_applications()
     write_structures()
+    write_detectors()
 
 
 def write_structures() -> None:
@@ -40,6 +44,16 @@ def write_structures() -> None:
         plan = tfqat.placement(make())
         (FOLDER / "structures" / f"{name}.txt").write_text(f"{plan}\n")
         print(f"structures, {name}: {len(plan.rows)} ops, {100 * plan.int8_mac_share:.1f} % INT8")
+
+
+def write_detectors() -> None:
+    (FOLDER / "detectors").mkdir(parents=True, exist_ok=True)
+    for name in DETECTORS:
+        keras.backend.clear_session()
+        size = SCALINGS[name].image_size
+        plan = tfqat.placement(efficientdet(name, (size, size, 3), 90))
+        (FOLDER / "detectors" / f"{name}.txt").write_text(f"{plan}\n")
+        print(f"detectors, {name}: {len(plan.rows)} ops, {100 * plan.int8_mac_share:.1f} % INT8")
 
 
 def write_applications() -> None:

@@ -95,6 +95,14 @@ def test_tflite_stores_constants_as_integers():
     assert next(row.kind for row in plan.rows if row.op == "beside/add") == "add"
 
 
+def test_tflite_rounds_a_constant_once_at_its_end():
+    """What it is computed from stays float: no file holds it, and each rounding on the way would cost."""
+    plan = tfqat.placement(model(lambda own, x, c: x * ops.sigmoid((own.held + c) / ops.sum(c))), "tflite")
+    inside = [row for row in plan.rows if row.op.startswith("beside/") and row.op != "beside/multiply"]
+    assert {(row.state, row.reason) for row in inside} == {("float", CONSTANT)}
+    assert [row.op for row in inside if row.op in plan.activations] == ["beside/sigmoid"]
+
+
 @pytest.mark.parametrize("target", ["tensorrt", "sima"])
 def test_a_product_with_a_constant_stays_float_and_says_why(target):
     plan = tfqat.placement(model(lambda own, x, c: ops.matmul(x, ops.transpose(c))), target)

@@ -15,7 +15,7 @@ GOLDEN = Path(__file__).parent / "golden"
 TABLES = sorted(
     path.relative_to(GOLDEN).with_suffix("").as_posix()
     for path in GOLDEN.glob("*/*.txt")
-    if path.parent.name != "structures"
+    if path.parent.name not in ("structures", "detectors")
 )
 
 

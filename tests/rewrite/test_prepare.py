@@ -300,6 +300,29 @@ def test_relu6_is_asked_for_and_reported(zoo):
     assert kept.changes == ("out_relu: relu -> relu6",)
 
 
+def test_relu6_spares_what_is_computed_from_weights():
+    """A relu that keeps a learned factor positive is no activation: it may give more than 6."""
+
+    @tfqat.quantizable
+    class Scale(layers.Layer):
+        def build(self, shape):
+            self.first, self.second = (self.add_weight(shape=(), name=f"w{n}") for n in range(2))
+
+        def call(self, x):
+            return ops.relu(x * ops.relu(self.first) + ops.relu(self.first * self.second))
+
+    inputs = keras.Input((4,))
+    x = Scale(name="scale")(layers.Dense(4, name="a")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    model.get_layer("scale").first.assign(50.0)
+    model.get_layer("scale").second.assign(0.5)
+    model.get_layer("a").set_weights([np.eye(4) * 0.02, np.zeros(4)])
+    changes = tfqat.placement(model).changes
+    assert [line.split(": ")[1] for line in changes] == ["relu -> relu6"]
+    x = np.full((1, 4), -24.0, "float32")  # relu(-24 + 25) = 1
+    np.testing.assert_allclose(relu6_model(model)(x), model(x), rtol=1e-5)
+
+
 def test_relu6_spares_outputs():
     inputs = keras.Input((4,), name="x")
     x = layers.ReLU(name="inner")(layers.Dense(3, name="d1")(inputs))

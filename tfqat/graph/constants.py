@@ -21,6 +21,17 @@ def constants_in(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
+def inner_constants(graph: Graph) -> frozenset[str]:
+    """The constants that only other constants are computed from: no file holds them, so nothing rounds them."""
+    constants = constants_in(graph)
+
+    def is_inner(tensor: str) -> bool:
+        readers = graph.consumers(tensor)
+        return tensor not in graph.outputs and all(constants.issuperset(reader.outputs) for reader in readers)
+
+    return frozenset(filter(is_inner, constants))
+
+
 def with_constants(graph: Graph) -> Graph:
     """The graph with the kinds of ops on a tensor and a constant as if the constant were among their arguments.
 

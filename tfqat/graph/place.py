@@ -13,7 +13,7 @@ from tfqat.errors import TfqatError
 from tfqat.graph.bits import activations_of_bits, check_bits, weights_of_bits
 from tfqat.graph.block import Block, Match, match_blocks
 from tfqat.graph.causes import CAUSES, CONSTANT
-from tfqat.graph.constants import constants_in, with_constants
+from tfqat.graph.constants import constants_in, inner_constants, with_constants
 from tfqat.graph.graph import Graph, Op
 from tfqat.graph.kinds import IDENTITY, OTHER_WEIGHTED, PREPROCESSING
 from tfqat.graph.placement import Placement
@@ -50,7 +50,7 @@ class _Placer:
         self.tail = find_tail(graph) if target.float_outputs else Tail(frozenset(), frozenset())
         self.kept = self._reasons_for_float()
         self.weights_only = self._asked_weights_only()
-        floats = frozenset[str]() if target.integer_constants else self.constants
+        floats = inner_constants(graph) if target.integer_constants else self.constants
         self.ranges = Ranges(graph, target, self.kept, floats)
         branches = fused_branches(graph, target.residual_heads, self.kept, target.blocks)
         # What a device fuses to an op that a rule keeps in float is computed in float as well.
@@ -85,7 +85,7 @@ class _Placer:
         for op in self._preprocessing() if self.target.float_inputs else ():
             reasons[op.name] = "before the first Quantizer"
         for op in self.graph.ops:
-            if self._is_constant(op) and not self.target.integer_constants:
+            if self._is_constant(op):
                 reasons[op.name] = CONSTANT
             elif op.reason:
                 reasons[op.name] = op.reason

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 import keras
 
 from tfqat.errors import TfqatError
+from tfqat.graph.constants import constants_in
 from tfqat.graph.graph import Graph, Op, Source, replace_ops
 from tfqat.graph.kinds import ACTIVATIONS
 from tfqat.graph.rules import Rule, decide
@@ -21,13 +22,16 @@ DEFAULT = ("relu", "leaky_relu", "prelu", "elu")
 def to_relu6(graph: Graph, kinds: Collection[str], rules: tuple[Rule, ...]) -> tuple[Graph, tuple[str, ...]]:
     """The graph with activations of these kinds as ReLU6, but for those that give a model output; a line a change.
 
+    What is computed from weights alone (a softplus that keeps one positive) is no activation and stays.
+
     Raises:
         TfqatError: a kind that is no activation.
     """
     _check(kinds)
     tail = find_tail(graph)
-    outputs = tail.ops | tail.ends
-    chosen = {op.name: op for op in graph.ops if op.name not in outputs and _asked(op, kinds, rules)}
+    outputs, constants = tail.ops | tail.ends, constants_in(graph)
+    may = [op for op in graph.ops if op.name not in outputs and constants.isdisjoint(op.outputs)]
+    chosen = {op.name: op for op in may if _asked(op, kinds, rules)}
     changes = tuple(f"{op.name}: {op.kind} -> relu6" for op in chosen.values())
     return replace_ops(graph, lambda op: _converted(op) if op.name in chosen else op), changes
 

@@ -1,0 +1,96 @@
+"""Backbone: the net whose feature maps of strides 8, 16 and 32 are levels 3 to 5."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from tfqat.errors import TfqatError
+
+STRIDES = (8, 16, 32)
+# Family -> the layers at which its blocks end. The next block expands its input before it halves it, so that the last
+# tensor of a stride would be an inner one; layers behind the last block belong to the classifier.
+BLOCK_ENDS = {
+    "EfficientNet": r"block\d+[a-z]_(add|project_bn|project_activation)",
+    "MobileNetV2": r"block_\d+_(add|project_BN)",
+    "MobileNetV3": r"expanded_conv(_\d+)?_(add|project_bn)",
+}
+_SILU = ("silu", "swish")
+
+
+def backbone_levels(
+    backbone: str | keras.Model, image: keras.KerasTensor, activation: str, weights: str | None = None
+) -> tuple[Any, list[Any]]:
+    """The input of a backbone, and its feature maps of strides 8, 16 and 32.
+
+    Args:
+        backbone: a name in keras.applications, built on ``image``; or a functional model with three outputs of those
+            strides, or of one output, of which the last tensor of each stride is taken.
+        image: the input.
+        activation: replaces each SiLU of the backbone.
+        weights: of a named one, as keras.applications takes it.
+
+    Raises:
+        TfqatError: no such backbone, or it has no feature map of a stride.
+    """
+    if isinstance(backbone, str):
+        model, ends = _application(backbone, image, weights), _block_ends(backbone)
+    else:
+        model, ends = backbone, ".*"
+    if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != tuple(image.shape[1:]):
+        given = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+        raise TfqatError(f"backbone: {model.name} takes {given}; expected one image of {tuple(image.shape[1:])}.")
+    if activation not in _SILU:
+        model = _with_activation(model, activation)
+    tensors = model.outputs if len(model.outputs) > 1 else _ends(model, ends)
+    return model.inputs[0], _of_strides(model.name, tensors, image)
+
+
+def _application(name: str, image: keras.KerasTensor, weights: str | None) -> keras.Model:
+    build = getattr(keras.applications, name, None)
+    if not callable(build):
+        known = ", ".join(n for n in dir(keras.applications) if n[0].isupper())
+        raise TfqatError(f"backbone: keras.applications has no {name!r}; it has {known}.")
+    return build(include_top=False, weights=weights, input_tensor=image)
+
+
+def _block_ends(name: str) -> str:
+    return next((pattern for family, pattern in BLOCK_ENDS.items() if name.startswith(family)), ".*")
+
+
+def _with_activation(model: keras.Model, activation: str) -> keras.Model:
+    """The model with another activation in place of SiLU; the same weights."""
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if config.get("activation") in _SILU:
+            config["activation"] = activation
+        return type(layer).from_config(config)
+
+    changed = keras.models.clone_model(model, input_tensors=model.input, clone_function=clone)
+    changed.set_weights(model.get_weights())
+    return changed
+
+
+def _ends(model: keras.Model, pattern: str) -> Iterable[Any]:
+    return [layer.output for layer in model.layers if re.fullmatch(pattern, layer.name) and _is_map(layer)]
+
+
+def _is_map(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4
+
+
+def _of_strides(name: str, tensors: Iterable[Any], image: Any) -> list[Any]:
+    """The last tensor of each stride."""
+    height, width = image.shape[1:3]
+    found = {tuple(tensor.shape[1:3]): tensor for tensor in tensors}
+    wanted = [(height // stride, width // stride) for stride in STRIDES]
+    if missing := [size for size in wanted if size not in found]:
+        raise TfqatError(
+            f"backbone: {name} has no feature map of {missing} on an image of {height} x {width}; expected one of each "
+            f"stride of {STRIDES}, found {sorted(found, reverse=True)}."
+        )
+    return [found[size] for size in wanted]
