@@ -315,7 +315,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("make", "says"), REFUSED.values(), ids=REFUSED)
-def test_an_op_that_cannot_be_written_is_named(make, says):
+def test_an_op_that_cannot_be_written_is_named(fresh_names, make, says):
     model = one_op(make)
     graph = view(model)
     fixed = {"softmax": (0, 255 / 256)}
