@@ -209,3 +209,11 @@ def test_entropy_cuts_an_outlier_off_and_not_what_a_relu_leaves():
     for scheme in (Scheme(), Scheme(signed=False, symmetric=False)):
         assert METHODS["entropy"](histogram_of(np.append(values, 40.0)), scheme, 99.0)[1] < 7.0
         assert METHODS["entropy"](histogram_of(np.maximum(values, 0)), scheme, 99.0)[1] > 3.0
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_entropy_finds_values_that_lie_at_the_end_of_the_range(bits, symmetric):
+    values = np.random.default_rng(0).normal(100, 0.01, 1000).astype("float32")
+    scheme = Scheme(bits=bits, signed=symmetric, symmetric=symmetric)
+    assert METHODS["entropy"](histogram_of(values), scheme, 99.0)[1] == pytest.approx(values.max())

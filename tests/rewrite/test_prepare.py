@@ -392,6 +392,8 @@ def test_a_float_model_is_refused_by_the_other_verbs(zoo, verb):
         ({"observe_fraction": 0}, "above 0"),
         ({"freeze_after": -1}, "from 0"),
         ({"ranges": "fixed", "freeze_after": 5}, "nothing to freeze"),
+        ({"ranges": "learned", "decay": 0.9}, "decay: received 0.9 .*moving_average' only"),
+        ({"ranges": "fixed", "observe_fraction": 0.5}, "observe_fraction: received 0.5 .*moving_average' only"),
         ({"ranges": "learned", "ranges_rate_multiplier": 0.0}, "above 0"),
         ({"ranges_rate_multiplier": 2.0}, "learned' only"),
     ],

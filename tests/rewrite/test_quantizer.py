@@ -137,6 +137,14 @@ def test_a_learned_range_stops_after_the_given_step():
     assert read == [1.0, 2.0, 4.0, 4.0]
 
 
+@pytest.mark.parametrize("ranges", ["moving_average", "learned", "fixed"])
+def test_calibration_sets_a_frozen_range_anew(ranges):
+    layer = built(ranges=ranges, extent=[1.0])
+    layer.freeze()
+    layer.set_range([5.0])
+    assert ops.convert_to_numpy(layer.shared_extent())[0] == 5.0
+
+
 def test_fixed_ranges_move_by_calibration_only():
     layer = built(ranges="fixed", extent=[1.0])
     call(layer, [[50.0]], training=True)

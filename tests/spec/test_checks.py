@@ -38,6 +38,18 @@ WRONG = {
         "training_config.distillation",
         ["enable_qat is false"],
     ),
+    "distillation_without_epochs": (
+        "digits",
+        ["training_config.num_epochs=0", "training_config.distillation={}"],
+        "training_config.distillation",
+        ["num_epochs is 0"],
+    ),
+    "oscillation_without_epochs": (
+        "digits",
+        ["training_config.num_epochs=0", "training_config.oscillation={dampening: 0.1}"],
+        "training_config.oscillation",
+        ["num_epochs is 0"],
+    ),
     "distillation_of_nothing": (
         "digits",
         ["training_config.distillation={weight: 0}"],

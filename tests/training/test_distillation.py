@@ -230,6 +230,34 @@ def test_a_run_by_its_spec(make_spec, user_module):
     assert float(qat_row["loss"]) > float(qat_row["distillation_loss"]) + float(qat_row["feature_loss"])
 
 
+def test_features_of_an_equalized_model_are_compared_with_those_of_the_equalized_teacher(make_spec, user_module):
+    """Else the float model's channels would pull back what equalization has scaled."""
+
+    def uneven(input_shape, num_classes):
+        image = keras.Input(input_shape)
+        x = layers.Conv2D(4, 3, name="first")(image)
+        x = layers.Conv2D(4, 3, name="second")(layers.ReLU(name="relu")(x))
+        model = keras.Model(image, layers.Dense(num_classes, activation="softmax")(layers.Flatten()(x)))
+        first, second = model.get_layer("first"), model.get_layer("second")
+        gains = np.array([100.0, 1.0, 1.0, 0.01])
+        first.kernel.assign(first.kernel * gains)
+        second.kernel.assign(second.kernel / gains[:, None])
+        return model
+
+    user_module.net = uneven
+    quantization = {"relu6": [], "tune": ["equalize"]}
+    spec = make_spec(
+        {"quantization_config": quantization},
+        optimizer={"learning_rate": 1e-9},
+        distillation={"weight": 0.0, "features": ["relu"]},
+    )
+    train(spec)
+    with (Path(spec.results_dir) / "metrics.csv").open() as file:
+        *_, qat_row = csv.DictReader(file)
+    # The relu of the float model reaches to some 50, that of the equalized one to about 1.
+    assert float(qat_row["feature_loss"]) < 1e-2
+
+
 def test_an_unknown_feature_is_found_before_anything_is_trained(make_spec):
     spec = make_spec(distillation={"features": ["nothing_such"]})
     with pytest.raises(TfqatError, match="'nothing_such' is no op"):

@@ -23,8 +23,10 @@ def compute_dtypes(model):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_a_run(make_spec, policy):
-    spec = make_spec(precision=policy, float_epochs=2)
+@pytest.mark.parametrize("ranges", ["moving_average", "learned"])
+def test_a_run(make_spec, policy, ranges):
+    quantization = {"ranges": ranges, "calibration": {"method": "minmax", "batches": 1}}
+    spec = make_spec({"quantization_config": quantization}, precision=policy, float_epochs=2)
     train(spec)
     assert keras.config.dtype_policy().name == "float32"
     results = Path(spec.results_dir)

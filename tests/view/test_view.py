@@ -183,3 +183,9 @@ def test_a_nested_model_is_seen_in_the_sizes_that_it_is_called_with():
     assert [op.kind for op in graph.ops] == [op.kind for op in own.ops]
     assert list(graph.shapes.values()) == list(own.shapes.values())
     assert [tensor.shape[1:3] for tensor in backbone.inputs] == [(None, None)]
+
+
+@pytest.mark.parametrize("given", ["model.keras", None])
+def test_what_is_no_model_is_said(given):
+    with pytest.raises(TfqatError, match="Expected a Keras model, received"):
+        view(given)

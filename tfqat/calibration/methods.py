@@ -10,9 +10,9 @@ from tfqat.calibration.histogram import Histogram
 from tfqat.core.scheme import Scheme, dequantize, quantize, scale_and_zero_point
 
 Range = tuple[float, float]
-# Shares of the full range that the mse search tries.
 # Bins of the entropy search, and how many it goes at a time.
 DIVERGENCE_BINS, STRIDE = 2048, 8
+# Shares of the full range that the mse search tries.
 SHRINKS = np.concatenate([np.linspace(0.02, 0.2, 19), np.linspace(0.21, 1.0, 80)])
 
 
@@ -62,7 +62,9 @@ def entropy(histogram: Histogram, scheme: Scheme, percentile: float) -> Range:
     # What a ReLU cuts off is 0 in any range, and so many that the rest would count for nothing.
     counts[zero] = min(counts[zero], counts[zero + 1] if zero + 1 < DIVERGENCE_BINS else counts[zero - 1])
     levels = scheme.qmax + 1 if scheme.symmetric else scheme.qmax - scheme.qmin + 1
-    shares = np.arange(min(levels, DIVERGENCE_BINS), DIVERGENCE_BINS + 1, STRIDE) / DIVERGENCE_BINS
+    # The last is the whole range, also of grids that the strides do not lead to.
+    bins = np.append(np.arange(min(levels, DIVERGENCE_BINS), DIVERGENCE_BINS, STRIDE), DIVERGENCE_BINS)
+    shares = bins / DIVERGENCE_BINS
     sides = (np.searchsorted(edges, (-bound, bound)) for bound in shares * furthest)
     divergences = [_divergence(counts, int(first), int(last), levels) for first, last in sides]
     bound = float(shares[int(np.argmin(divergences))] * furthest)

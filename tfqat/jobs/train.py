@@ -86,7 +86,7 @@ def _forget_untrained(results: Results) -> None:
 def _qat_phase(model: keras.Model, tfmot: Tfmot | None, loss: Any, data: Any, spec: Any, results: Results) -> None:
     """Leaves `qat.keras` and the rows of the quantized forms."""
     if tfmot:
-        qat = tfmot_spec.imported(tfmot, spec, data.calibration)
+        even, qat = model, tfmot_spec.imported(tfmot, spec, data.calibration)
     else:
         even, reports = equalized(model, spec)
         for report in reports:
@@ -99,7 +99,8 @@ def _qat_phase(model: keras.Model, tfmot: Tfmot | None, loss: Any, data: Any, sp
         else:
             quantize_only(model, qat, loss, data, spec, results)
         save_checkpoint(qat, results, "qat", 0)
-    distilled(qat, model, "logits" if loss.from_logits else "probabilities", spec)
+    # The equalized model gives the float model's outputs, and inside it the channels have the scales of qat's.
+    distilled(qat, even, "logits" if loss.from_logits else "probabilities", spec)
     train_phase(qat, data, spec, results, "qat")
     if BATCH_NORM in spec.quantization.tune and spec.training.num_epochs:
         print(*tune(qat, [BATCH_NORM], data.calibration), sep="\n")  # training has moved what it was estimated for

@@ -29,13 +29,16 @@ from tfqat.rewrite.quantizer import RANGES, Quantizer, RangeObserver
 from tfqat.rewrite.relu6 import DEFAULT, to_relu6
 from tfqat.view.view import view
 
+# Of the moving average, where the user gives none.
+DECAY = 0.99
+
 
 @dataclass(frozen=True)
 class RangeOptions:
     """How Quantizers learn their ranges; see quantizer.RangeEstimator for each."""
 
     ranges: str = "moving_average"
-    decay: float = 0.99
+    decay: float = DECAY
     observe_fraction: float = 1.0
     freeze_after: int | None = None
     rate_multiplier: float = 1.0
@@ -47,6 +50,12 @@ class RangeOptions:
             raise TfqatError(f"decay: expected a number between 0 and 1, received {self.decay!r}.")
         if not 0 < self.observe_fraction <= 1:
             raise TfqatError(f"observe_fraction: expected above 0 and at most 1, received {self.observe_fraction!r}.")
+        for name, value, usual in (("decay", self.decay, DECAY), ("observe_fraction", self.observe_fraction, 1.0)):
+            if value != usual and self.ranges != "moving_average":
+                raise TfqatError(
+                    f"{name}: received {value!r} with ranges={self.ranges!r}, which does not use it; expected it with "
+                    "ranges='moving_average' only."
+                )
         if self.freeze_after is not None and self.freeze_after < 0:
             raise TfqatError(f"freeze_after: expected a step from 0, or None, received {self.freeze_after!r}.")
         if self.freeze_after is not None and self.ranges == "fixed":
@@ -67,7 +76,7 @@ def prepare(
     relu6: Collection[str] = DEFAULT,
     ranges: str = "moving_average",
     *,
-    decay: float = 0.99,
+    decay: float = DECAY,
     observe_fraction: float = 1.0,
     freeze_after: int | None = None,
     ranges_rate_multiplier: float = 1.0,

@@ -136,8 +136,10 @@ class RangeEstimator(keras.layers.Layer):
         """The extent of this tensor alone; once frozen, a learned one is that of the moment of freezing."""
         if self.ranges != "learned":
             return self.extent
-        extent = learned_extent(self.extent, *self.limits(), self._unit)
-        return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), extent)
+        return ops.where(self.frozen > 0.5, ops.convert_to_tensor(self.held), self._learned())
+
+    def _learned(self) -> Any:
+        return learned_extent(self.extent, *self.limits(), self._unit)
 
     def limits(self) -> tuple[Any, Any]:
         """The least and the largest extent that may be learned; an end at 0 stays there if nothing is beyond it."""
@@ -163,8 +165,10 @@ class RangeEstimator(keras.layers.Layer):
         return extent_of(values, self.scheme, self.nonnegative)
 
     def set_range(self, extent: Any) -> None:
-        """Sets the range from calibration; the moving average goes on from it."""
+        """Sets the range from calibration, also a frozen one; the moving average goes on from it."""
         self.extent.assign(np.asarray(extent, np.float32) / np.float32(self._unit))
+        if self.ranges == "learned":
+            self.held.assign(self._learned())
         self.weight.assign(CALIBRATED)
 
     def freeze(self) -> None:

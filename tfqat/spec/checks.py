@@ -224,6 +224,12 @@ def _for_qat(value: Any, enable_qat: Any) -> str | None:
     return "is for quantization-aware training, but enable_qat is false; expected null, or enable_qat: true"
 
 
+def _for_epochs(value: Any, epochs: Any) -> str | None:
+    if value is None or epochs:
+        return None
+    return "is for quantization-aware epochs, but num_epochs is 0; expected null, or num_epochs of at least 1"
+
+
 def _within_training(value: Any, epochs: Any) -> str | None:
     if value is None or value < epochs:
         return None
@@ -330,9 +336,11 @@ CHECKS = (
     _check(f"{_TRAIN}.freeze_batch_norm_epoch", _within_training, f"{_TRAIN}.num_epochs"),
     _check(f"{_TRAIN}.precision", _precision_set, f"{_MODEL}.checkpoint"),
     _check(f"{_TRAIN}.oscillation", _for_qat, f"{_TRAIN}.enable_qat"),
+    _check(f"{_TRAIN}.oscillation", _for_epochs, f"{_TRAIN}.num_epochs"),
     _check(f"{_TRAIN}.oscillation", _something_to_calm),
     _check(f"{_TRAIN}.oscillation.freeze_threshold", _frozen_or_averaged, f"{_TRAIN}.optimizer.ema"),
     _check(f"{_TRAIN}.distillation", _for_qat, f"{_TRAIN}.enable_qat"),
+    _check(f"{_TRAIN}.distillation", _for_epochs, f"{_TRAIN}.num_epochs"),
     _check(f"{_TRAIN}.distillation.weight", _something_to_learn, f"{_TRAIN}.distillation.features"),
     _check(f"{_QUANT}.calibration.percentile", _only_for(("percentile",), 99.99), f"{_QUANT}.calibration.method"),
     _check(f"{_QUANT}.decay", _only_for(("moving_average",), 0.99), _RANGES),

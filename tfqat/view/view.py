@@ -43,8 +43,10 @@ def view(model: keras.Model, input_names: Sequence[str] = ()) -> Graph:
         input_names: names for its inputs, flat, in place of those that it gives.
 
     Raises:
-        TfqatError: the model has no known input shape, or a subclassed ``call`` cannot run on symbolic tensors.
+        TfqatError: it is no Keras model, has no known input shape, or its own ``call`` cannot run on symbolic tensors.
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise TfqatError(f"Expected a Keras model, received {model!r}. tfqat.load_model reads one from a file.")
     return with_products(_Viewer().view(model, input_names))
 
 
