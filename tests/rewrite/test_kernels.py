@@ -157,7 +157,7 @@ def learning(kernel, scale):
 def test_a_learned_scale_gets_the_gradient_of_lsq():
     generator = np.random.default_rng(0)
     kernel, weights = generator.normal(size=(2, 6, 3)).astype("float32")
-    scale = np.array([0.1, 0.2, 0.5], "float32")
+    scale = np.abs(kernel).max(axis=0) * np.array([0.5, 0.8, 1.05], "float32") / 7
     layer = learning(kernel, scale)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(tf.eye(6)) * weights)
@@ -175,7 +175,7 @@ def test_the_gradient_of_a_learned_scale_is_the_slope_of_its_surrogate():
     """The surrogate: what rounding added stays as it was, and all else follows the scale."""
     generator = np.random.default_rng(1)
     kernel, weights = generator.normal(size=(2, 5, 3))
-    scale = np.array([0.11, 0.23, 0.5])
+    scale = np.abs(kernel).max(axis=0) * [0.5, 0.8, 1.05] / 7
     added = np.rint(np.clip(kernel / scale, -7, 7)) - np.clip(kernel / scale, -7, 7)
     surrogate = lambda s: ((np.clip(kernel / s, -7, 7) + added) * s * weights).sum(axis=0)  # noqa: E731
     slope = (surrogate(scale + 1e-6) - surrogate(scale - 1e-6)) / 2e-6
@@ -187,11 +187,11 @@ def test_the_gradient_of_a_learned_scale_is_the_slope_of_its_surrogate():
 
 
 def test_a_frozen_scale_stays_whatever_the_optimizer_does():
-    layer = learning(np.ones((2, 2), "float32"), np.array([0.1, 0.2], "float32"))
+    layer = learning(np.ones((2, 2), "float32"), np.array([0.1, 0.15], "float32"))
     layer.freeze_scale()
     layer.kernel_extent.assign([9.0, 9.0])
-    np.testing.assert_allclose(layer.kernel_encoding().scale, [0.1, 0.2], rtol=1e-6)
-    np.testing.assert_allclose(layer(np.eye(2, dtype="float32")), [[0.7, 1.0], [0.7, 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(layer.kernel_encoding().scale, [0.1, 0.15], rtol=1e-6)
+    np.testing.assert_allclose(layer(np.eye(2, dtype="float32")), [[0.7, 1.05], [0.7, 1.05]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
