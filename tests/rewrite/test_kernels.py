@@ -192,6 +192,11 @@ def test_a_frozen_scale_stays_whatever_the_optimizer_does():
     layer.kernel_extent.assign([9.0, 9.0])
     np.testing.assert_allclose(layer.kernel_encoding().scale, [0.1, 0.15], rtol=1e-6)
     np.testing.assert_allclose(layer(np.eye(2, dtype="float32")), [[0.7, 1.05], [0.7, 1.05]], rtol=1e-6)
+    # Frozen again while a kernel is small, it has the same scale when the weights are back.
+    layer._kernel.assign(np.full((2, 2), 0.1, "float32"))
+    layer.freeze_scale()
+    layer._kernel.assign(np.ones((2, 2), "float32"))
+    np.testing.assert_allclose(layer.kernel_encoding().scale, [0.1, 0.15], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

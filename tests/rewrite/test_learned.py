@@ -220,9 +220,28 @@ def test_no_step_makes_a_range_empty_or_infinite(zoo, target, optimizer):
             extremes += [encoding.scale.min(), encoding.scale.max()]
     assert np.isfinite(extremes).all()
     assert min(extremes) >= np.finfo(np.float32).tiny
-    # It was hostile: which bound a range is thrown to depends on the weights.
-    assert max(extremes) > 1e9 or min(extremes) < 1e-9
+    assert max(extremes) > 1e9 or min(extremes) < 1e-9  # hostile; to which bound depends on the weights: see below
     assert np.isfinite(qat(x)).all()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
+def test_a_range_that_is_thrown_to_either_bound_is_a_number(optimizer, symmetric):
+    """Values beyond the range: it grows where a larger result is better, and shrinks where a smaller one is."""
+    for wanted, reached in ((-1.0, lambda scale: scale > 1e9), (1.0, lambda scale: scale < 1e-9)):
+        layer = Quantizer(Scheme(symmetric=symmetric), ranges="learned", rate_multiplier=1e30)
+        layer.build((None, 4))
+        layer.set_range([1.5] if symmetric else [0.5, 1.5])
+        moving, x = optimizer(1e-3), tf.constant([[2.0, 3.0, 4.0, 5.0]])
+        for _ in range(6):
+            with tf.GradientTape() as tape:
+                loss = wanted * tf.reduce_sum(layer(x, training=True))
+            moving.apply([tape.gradient(loss, layer.extent.value)], [layer.extent])
+            scale = layer.encoding().scale
+            assert np.isfinite(scale)
+            assert scale >= np.finfo(np.float32).tiny
+            assert reached(scale)
+            assert np.isfinite(layer(x)).all()
 
 
 def test_a_batch_that_overflows_leaves_ranges_as_they_are():

@@ -347,8 +347,10 @@ class _Reader:
                 kernels[name] = kernel_encoding(nodes[name], weight, kernel, grid)
             if grid is None:
                 floats[name] = "its kernel has no Q/DQ"
-            elif grid.dtype in INT4 or nodes[name].input[0] not in activations:
-                floats[name] = "its kernel is INT4" if grid.dtype in INT4 else "what it reads has no Q/DQ"
+            elif grid.dtype in INT4:
+                floats[name] = "its kernel is INT4"
+            elif nodes[name].input[0] not in activations:
+                floats[name] = "what it reads has no Q/DQ"
         raw = {name: self.raw[name] for name in activations if self.raw.get(name)}
         return Encodings(TARGET, activations, kernels, floats, {UNQUANTIZED_READERS: raw} if raw else {})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,7 @@ def convert_voc(
     choices: Choices = USUAL,
 ) -> list[Path]:
     """Writes a split of a Pascal VOC folder; see :func:`write`."""
-    with _progress() as progress:
-        reading = voc.read(folder, split, classes, choices, _tracked(progress, "Checking images"))
-        return _told(reading, write(reading, output, split, shards, _tracked(progress, "Writing records")))
+    return _converted(lambda track: voc.read(folder, split, classes, choices, track), output, split, shards)
 
 
 def convert_coco(
@@ -47,10 +45,8 @@ def convert_coco(
     choices: Choices = USUAL,
 ) -> list[Path]:
     """Writes what a COCO json lists; see :func:`write`. The files take the name of the json."""
-    with _progress() as progress:
-        reading = coco.read(annotations, images, classes, choices, _tracked(progress, "Checking images"))
-        name = Path(annotations).stem
-        return _told(reading, write(reading, output, name, shards, _tracked(progress, "Writing records")))
+    name = Path(annotations).stem
+    return _converted(lambda track: coco.read(annotations, images, classes, choices, track), output, name, shards)
 
 
 def write(
@@ -94,6 +90,18 @@ def write(
     return [Path(output) / file for file in names]
 
 
+def _converted(
+    read: Callable[[Track], Reading], output: str | os.PathLike[str], name: str, shards: int | None
+) -> list[Path]:
+    with _progress() as progress:
+        reading = read(_tracked(progress, "Checking images"))
+        paths = write(reading, output, name, shards, _tracked(progress, "Writing records"))
+    print(reading.report)
+    more = f" to {paths[-1].name}" if len(paths) > 1 else ""
+    print(f"Written: {paths[0]}{more}, {paths[0].with_name(CLASS_MAP)} ({len(reading.class_map.names)} classes).")
+    return paths
+
+
 def _check_folder(folder: Path, name: str, names: Sequence[str], reading: Reading) -> None:
     others = sorted({path.name for path in folder.glob("*.tfrecord") if path.name.startswith(f"{name}-")} - set(names))
     if others:
@@ -132,10 +140,3 @@ def _tracked(progress: Progress, description: str) -> Track:
         return progress.track(items, total=total, description=description)
 
     return track
-
-
-def _told(reading: Reading, paths: list[Path]) -> list[Path]:
-    print(reading.report)
-    more = f" to {paths[-1].name}" if len(paths) > 1 else ""
-    print(f"Written: {paths[0]}{more}, {paths[0].with_name(CLASS_MAP)} ({len(reading.class_map.names)} classes).")
-    return paths

@@ -109,7 +109,9 @@ def quantize_only(model: keras.Model, qat: QuantizedModel, loss: Any, data: Any,
     _calibrate(plain, data, spec)
     add_row(stages.PTQ, plain, data, results)
     if section.tune:
-        _tune(qat, plain is qat, data, spec)
+        if plain is not qat:
+            _calibrate(qat, data, spec)
+        _tune(qat, data, spec)
         add_row(f"{stages.TUNED} {', '.join(section.tune)}", qat, data, results)
 
 
@@ -124,8 +126,7 @@ def quantized_as_asked(model: keras.Model, data: Any, spec: Any) -> QuantizedMod
     """What `tfqat quantize` makes of a float model: equalized, prepared, calibrated and tuned; nothing is noted."""
     qat = prepared(equalized(model, spec)[0], spec)
     _calibrate(qat, data, spec)
-    if spec.quantization.tune:
-        _tune(qat, True, data, spec)
+    _tune(qat, data, spec)
     return qat
 
 
@@ -141,9 +142,7 @@ def add_row(name: str, model: keras.Model, data: Any, results: Results, file_siz
     stages.add_stages(results.stages, [stages.Stage(name, "Keras", accuracy, file_size)])
 
 
-def _tune(qat: QuantizedModel, calibrated: bool, data: Any, spec: Any) -> None:
-    if not calibrated:
-        _calibrate(qat, data, spec)
+def _tune(qat: QuantizedModel, data: Any, spec: Any) -> None:
     methods = [name for name in spec.quantization.tune if name != EQUALIZE]
     if methods:
         for report in tune(qat, methods, data.calibration):

@@ -14,12 +14,21 @@ def freeze(model: keras.Model) -> None:
     Raises:
         TfqatError: the model has no Quantizers.
     """
-    ranges = range_layers(model)
-    if not ranges and not kernel_layers(model):
+    if not range_layers(model) and not kernel_layers(model):
         raise TfqatError(f"Model {model.name!r} has no Quantizers to freeze; give the one that tfqat.prepare returned.")
-    for estimator in ranges:
+    freeze_ranges(model)
+    freeze_batch_norms(model)
+
+
+def freeze_ranges(model: keras.Model) -> None:
+    """Stops ranges and learned kernel scales; what is frozen stays as it is."""
+    for estimator in range_layers(model):
         estimator.freeze()
     for layer in kernel_layers(model):
         layer.freeze_scale()
+
+
+def freeze_batch_norms(model: keras.Model) -> None:
+    """Stops BatchNorm statistics, which training uses from then on."""
     for norm in batch_norm_layers(model):
         norm.freeze()

@@ -15,7 +15,7 @@ from keras import ops
 
 from tfqat.core.encoding import Encoding, encoding_of_values
 from tfqat.core.scheme import SCALE_FLOOR, Scheme, broadcast, to_channels
-from tfqat.rewrite.fake_quant import FLOOR, fake_quantize_held, fake_quantize_kernel
+from tfqat.rewrite.fake_quant import FLOOR, fake_quantize_held, fake_quantize_kernel, kernel_scale
 from tfqat.rewrite.jit import jit_pays
 from tfqat.rewrite.learned import LARGEST, coarsest_scale, fake_quantize_kernel_learned, learned_extent
 
@@ -98,17 +98,25 @@ class QuantizedKernel(_Layer):
     def _rounded(self, kernel: Any) -> Any:
         if self.scale_by == "max":
             return fake_quantize_kernel(kernel, self.weight_scheme)
-        scale, shape = self._scale_in_use(), tuple(kernel.shape)
-        ones = broadcast(np.ones(scale.shape), len(shape), shape, self.weight_scheme.axis).shape
         rounded = fake_quantize_kernel_learned if self._learns else fake_quantize_held
-        return rounded(kernel, ops.reshape(scale, ones), self.weight_scheme)
+        return rounded(kernel, self.scale_for(kernel), self.weight_scheme)
 
-    def _scale_in_use(self) -> Any:
+    def scale_for(self, kernel: Any) -> Any:
+        """The scale (shaped to multiply it) by which the layer would round a kernel; symmetric schemes only."""
+        if self.scale_by == "max":
+            return kernel_scale(kernel, self.weight_scheme)
+        scale, shape = self._scale_in_use(kernel), tuple(kernel.shape)
+        ones = broadcast(np.ones(scale.shape), len(shape), shape, self.weight_scheme.axis).shape
+        return ops.reshape(scale, ones)
+
+    def _scale_in_use(self, kernel: Any = None) -> Any:
+        """The held or learned scale, one a channel; of the layer's own kernel where none is given."""
         if not self._learns:
             return ops.convert_to_tensor(self.kernel_scale)
+        kernel = ops.cast(self._kernel, "float32") if kernel is None else kernel
         frozen = ops.convert_to_tensor(self.frozen_scale)
         qmax = float(self.weight_scheme.qmax)
-        coarsest = coarsest_scale(ops.stop_gradient(ops.cast(self._kernel, "float32")), self.weight_scheme)
+        coarsest = coarsest_scale(ops.stop_gradient(kernel), self.weight_scheme)
         coarsest = ops.minimum(ops.reshape(coarsest, self.kernel_extent.shape), LARGEST)
         extent = learned_extent(self.kernel_extent, FLOOR * qmax, coarsest * qmax, self.rate_multiplier)
         return ops.where(frozen > 0.0, ops.minimum(frozen, coarsest), extent / qmax)
@@ -143,7 +151,8 @@ class QuantizedKernel(_Layer):
     def freeze_scale(self) -> None:
         """Stops a learned scale where it is, in any loop, also one that was compiled before."""
         if self._learns:
-            self.frozen_scale.assign(np.maximum(ops.convert_to_numpy(self._scale_in_use()), SCALE_FLOOR))
+            before, now = (ops.convert_to_numpy(scale) for scale in (self.frozen_scale, self._scale_in_use()))
+            self.frozen_scale.assign(np.where(before > 0, before, np.maximum(now, SCALE_FLOOR)))
 
     def kernel_encoding(self) -> Encoding:
         """The Encoding of the kernel as it stands; of a held scale its origin is ``imported``."""

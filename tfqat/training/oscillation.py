@@ -19,9 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfqat.core.scheme import broadcast
 from tfqat.errors import TfqatError
-from tfqat.rewrite.fake_quant import kernel_scale
 from tfqat.rewrite.kernels import QuantizedKernel
 from tfqat.rewrite.model import QuantizedModel, kernel_layers
 from tfqat.rewrite.objectives import Objective
@@ -80,7 +78,7 @@ class Freezing(keras.constraints.Constraint):
     def __call__(self, w: Any) -> Any:
         kernel = ops.convert_to_tensor(w if self.inner is None else self.inner(w))
         values = ops.cast(kernel, "float32")
-        scale = scale_of(self.layer, values)
+        scale = self.layer.scale_for(values)
         self._note(integers_of(self.layer, values, scale))
         frozen = ops.convert_to_tensor(self.frozen)
         return ops.where(frozen == UNKNOWN, kernel, ops.cast(frozen * scale, kernel.dtype))
@@ -99,15 +97,6 @@ class Freezing(keras.constraints.Constraint):
         self.frequency.assign(frequency)
         self.mean.assign(mean)
         self.integer.assign(now)
-
-
-def scale_of(layer: QuantizedKernel, kernel: Any) -> Any:
-    """The scale by which the layer rounds a kernel, shaped to multiply it."""
-    if layer.scale_by == "max":
-        return kernel_scale(kernel, layer.weight_scheme)
-    scale, shape = layer._scale_in_use(), tuple(kernel.shape)
-    ones = broadcast(np.ones(scale.shape), len(shape), shape, layer.weight_scheme.axis).shape
-    return ops.reshape(scale, ones)
 
 
 def integers_of(layer: QuantizedKernel, kernel: Any, scale: Any) -> Any:
@@ -133,7 +122,7 @@ def _dampening(
 def distance(layer: QuantizedKernel) -> Any:
     """``sum((s * i - clip(w, s * qmin, s * qmax))^2)`` of the layer's kernel."""
     kernel, scheme = ops.cast(layer._kernel, "float32"), layer.weight_scheme
-    scale = ops.stop_gradient(scale_of(layer, kernel))
+    scale = ops.stop_gradient(layer.scale_for(kernel))
     rounded = ops.stop_gradient(integers_of(layer, kernel, scale) * scale)
     return ops.sum(ops.square(rounded - ops.clip(kernel, scale * float(scheme.qmin), scale * float(scheme.qmax))))
 
