@@ -59,7 +59,7 @@ def deployed(target: str, path: str, overrides: list[str]) -> Iterator[tuple[str
     report = verify_spec(spec)
     for stage in stages.read_stages(Path(spec.results_dir) / "stages.json"):
         if stage.run_by == "Keras" and (target == TRAINED_FOR[0] or stage.name in (stages.QAT, stages.FINALIZED)):
-            yield (target, stage.name, f"{stage.accuracy:.2%}", *[""] * 4)
+            yield (target, stage.name, f"{stage.score:.2%}", *[""] * 4)
     yield from lines_of(target, report, spec)
     for form in ALSO.get(target, ()):
         other = spec_for(target, path, [*overrides, f"export_config.formats=[{form}]"])
@@ -72,11 +72,11 @@ def lines_of(name: str, report: Report, spec: Any) -> Iterator[tuple[str, ...]]:
     """A line a file."""
     sizes = {stage.name: stage.file_size for stage in stages.read_stages(Path(spec.results_dir) / "stages.json")}
     for row in report.rows:
-        difference = 100 * (row.accuracy - report.trained.accuracy)
+        difference = 100 * (row.score - report.trained.score)
         off = sum(score.differing for score in row.blocks)
         blocks = f"{off:,} of {sum(score.elements for score in row.blocks):,}"
         size = f"{sizes[row.name] / 1e3:.0f} kB"
-        yield (name, row.name, f"{row.accuracy:.2%}", f"{difference:+.2f}", f"{row.agreement:.2%}", blocks, size)
+        yield (name, row.name, f"{row.score:.2%}", f"{difference:+.2f}", f"{row.agreement:.2%}", blocks, size)
 
 
 def spec_for(target: str, path: str, overrides: list[str]) -> Any:

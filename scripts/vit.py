@@ -53,11 +53,11 @@ def main() -> None:
 
 def lines_of(rows: list[stages.Stage]) -> Iterator[tuple[str, ...]]:
     """A line a stage."""
-    scores = {row.name: row.accuracy for row in rows}
+    scores = {row.name: row.score for row in rows}
     for row in rows:
-        points = [100 * (row.accuracy - scores[name]) for name in (stages.FLOAT, stages.QAT)]
+        points = [100 * (row.score - scores[name]) for name in (stages.FLOAT, stages.QAT)]
         size = "" if row.file_size is None else f"{row.file_size / 1e6:.2f} MB"
-        yield (row.name, row.run_by, f"{row.accuracy:.2%}", *(f"{point:+.2f}" for point in points), size)
+        yield (row.name, row.run_by, f"{row.score:.2%}", *(f"{point:+.2f}" for point in points), size)
 
 
 def placed(plan: Placement) -> Iterator[str]:
@@ -80,7 +80,7 @@ def in_float(plan: Placement) -> Iterator[str]:
 
 def out_of_bounds(rows: list[stages.Stage], below_float: float, from_qat: float) -> Iterator[str]:
     """The stages that are out of their bounds, in points."""
-    scores = {row.name: 100 * row.accuracy for row in rows}
+    scores = {row.name: 100 * row.score for row in rows}
     if scores[stages.QAT] < scores[stages.FLOAT] - below_float:
         yield f"QAT is {scores[stages.FLOAT] - scores[stages.QAT]:.2f} points below float"
     for row in rows:

@@ -13,13 +13,13 @@ from tfqat import keras_hook
 if TYPE_CHECKING:
     from tfqat.analysis.analyze import analyze
     from tfqat.calibration.calibrate import calibrate
+    from tfqat.jobs.build import build_model
     from tfqat.jobs.convert import convert
     from tfqat.jobs.export import export
     from tfqat.jobs.from_tfmot import from_tfmot
     from tfqat.jobs.recommend import recommend
     from tfqat.jobs.verify import verify
     from tfqat.models.load import load_model
-    from tfqat.models.zoo import build_model
     from tfqat.rewrite.finalize import finalize
     from tfqat.rewrite.freeze import freeze
     from tfqat.rewrite.plan import placement
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analyze": "tfqat.analysis.analyze",
-    "build_model": "tfqat.models.zoo",
+    "build_model": "tfqat.jobs.build",
     "calibrate": "tfqat.calibration.calibrate",
     "convert": "tfqat.jobs.convert",
     "distill": "tfqat.training.distillation",

@@ -1,4 +1,4 @@
-"""Keras hook: registers tfqat's layers with Keras as soon as Keras is imported, and not before.
+"""Keras hook: registers tfqat's layers and losses with Keras as soon as Keras is imported, and not before.
 
 ``keras.models.load_model`` finds classes of other packages only in Keras' own registry, and importing Keras takes
 seconds, which ``tfqat --help`` must not wait for. So whichever of the two is imported first, the layers are registered
@@ -19,6 +19,8 @@ REGISTERED = (
     "tfqat.view.with_weights",
     "tfqat.view.repeat_batch",
     "tfqat.models.vit",
+    "tfqat.models.efficientdet.fusion",
+    "tfqat.detection.keras_losses",
     "tfqat.models.keras2.activations",
 )
 

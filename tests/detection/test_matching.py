@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,20 +97,44 @@ def test_of_two_objects_that_want_one_anchor_the_nearer_gets_it():
 @given(BOXES)
 def test_targets_decode_to_the_objects(boxes):
     classes = np.arange(len(boxes), dtype=np.int32) * 3
-    found = targets(ANCHORS, boxes, classes)
-    matched = match(ANCHORS, boxes)
+    learnt, codes = map(np.asarray, targets(ANCHORS, boxes, classes))
+    matched = np.asarray(match(ANCHORS, boxes))
     has = matched >= 0
-    assert found.classes.dtype == np.int32
-    np.testing.assert_array_equal(found.classes[has], classes[matched[has]])
-    np.testing.assert_array_equal(found.classes[~has], matched[~has])
-    assert not found.codes[~has].any()
-    np.testing.assert_allclose(decode(found.codes, ANCHORS)[has], boxes[matched[has]], atol=1e-2)
+    assert learnt.dtype == np.int32
+    np.testing.assert_array_equal(learnt[has], classes[matched[has]])
+    np.testing.assert_array_equal(learnt[~has], matched[~has])
+    assert not codes[~has].any()
+    np.testing.assert_allclose(np.asarray(decode(codes, ANCHORS))[has], boxes[matched[has]], atol=1e-2)
 
 
 def test_an_image_without_objects_has_nothing_to_learn():
-    found = targets(ANCHORS, np.zeros((0, 4)), np.zeros(0, int))
-    assert (found.classes == NOTHING).all()
-    assert not found.codes.any()
+    learnt, codes = map(np.asarray, targets(ANCHORS, np.zeros((0, 4)), np.zeros(0, int)))
+    assert (learnt == NOTHING).all()
+    assert codes.shape == (len(ANCHORS), 4)
+    assert not codes.any()
+
+
+@few
+@given(BOXES, st.integers(1, 3), st.booleans())
+def test_padding_changes_nothing(boxes, padding, tensors):
+    classes = np.arange(len(boxes), dtype=np.int32)
+    expected = targets(ANCHORS, boxes, classes)
+    padded = np.concatenate([np.zeros((padding, 4), np.float32), boxes])
+    given = padded, np.concatenate([np.full(padding, NOTHING, np.int32), classes])
+    found = targets(ANCHORS, *(map(keras.ops.convert_to_tensor, given) if tensors else given))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_crowd_is_neither_learnt_nor_background():
+    anchors = np.array([[0, 0, 10, 10], [20, 20, 30, 30], [0, 20, 10, 30]], np.float32)
+    boxes = np.array([[0, 0, 10, 9], [20, 20, 30, 29], [0, 0, 10, 10]], np.float32)
+    crowd = np.array([True, False, False])
+    learnt, codes = map(np.asarray, targets(anchors, boxes, np.array([1, 1, 2]), crowd=crowd))
+    np.testing.assert_array_equal(learnt, [2, 1, NOTHING])
+    learnt, codes = map(np.asarray, targets(anchors, boxes[:2], np.array([1, 1]), crowd=crowd[:2]))
+    np.testing.assert_array_equal(learnt, [IGNORED, 1, NOTHING])
+    assert not codes[[0, 2]].any()
 
 
 @pytest.mark.parametrize(("positive", "negative"), [(0.4, 0.5), (1.5, 0.5), (0.5, -0.1)])

@@ -141,7 +141,7 @@ def test_the_recommended_spec_keeps_comments_and_makes_what_was_measured(quantiz
     assert new.results_dir == "results/recommended"
     assert str(path) in capsys.readouterr().out.replace("\n", "")
     quantize_job.quantize(new)
-    rows = {row["name"]: row["accuracy"] for row in json.loads(Path("results/recommended/stages.json").read_text())}
+    rows = {row["name"]: row["score"] for row in json.loads(Path("results/recommended/stages.json").read_text())}
     assert rows["PTQ (calibrated only)"] == pytest.approx(front.best.accuracy, abs=1e-6)
     assert rows["float"] == pytest.approx(front.float_accuracy, abs=1e-6)
     report = json.loads(Path("results/analysis/report.json").read_text())["front"]

@@ -69,7 +69,7 @@ def test_the_files_become_rows(spec, tmp_path, capsys):
     assert report.trained.images == report.rows[0].images == 599
     rows = read_stages(tmp_path / "results" / "stages.json")
     assert [row.name for row in rows] == ["Q/DQ ONNX", "float ONNX + cache"]
-    assert [row.accuracy for row in rows] == [row.accuracy for row in report.rows]
+    assert [row.score for row in rows] == [row.score for row in report.rows]
     assert rows[0].file_size == (tmp_path / "results" / "export" / "model.qdq.onnx").stat().st_size
     told = capsys.readouterr().out
     assert "Q/DQ ONNX" in told

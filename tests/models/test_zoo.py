@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 from tfqat.errors import TfqatError
-from tfqat.models.zoo import build_model
+from tfqat.jobs.build import build_model
 from tfqat.spec.schema import Spec
 
 

@@ -227,8 +227,12 @@ def test_no_step_makes_a_range_empty_or_infinite(zoo, target, optimizer):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
 def test_a_range_that_is_thrown_to_either_bound_is_a_number(optimizer, symmetric):
-    """Values beyond the range: it grows where a larger result is better, and shrinks where a smaller one is."""
-    for wanted, reached in ((-1.0, lambda scale: scale > 1e9), (1.0, lambda scale: scale < 1e-9)):
+    """Values beyond the range: it grows where a larger result is better, and shrinks where a smaller one is.
+
+    Of an asymmetric range only the upper end is thrown: the lower one, at -0.5, stays.
+    """
+    least = 1e-9 if symmetric else 0.5001 / 255
+    for wanted, reached in ((-1.0, lambda scale: scale > 1e9), (1.0, lambda scale: scale < least)):
         layer = Quantizer(Scheme(symmetric=symmetric), ranges="learned", rate_multiplier=1e30)
         layer.build((None, 4))
         layer.set_range([1.5] if symmetric else [0.5, 1.5])

@@ -74,7 +74,7 @@ def test_averages_are_validated_and_kept_and_training_goes_on_with_the_weights(m
     results = Path(spec.results_dir)
     kept = load_model(results / "qat.keras")
     raw = keras.models.load_model(results / "checkpoints" / "qat-0002.keras")
-    accuracy = next(stage.accuracy for stage in read_stages(results / "stages.json") if stage.name == "QAT")
+    accuracy = next(stage.score for stage in read_stages(results / "stages.json") if stage.name == "QAT")
     assert accuracy == pytest.approx(float(rows(results)[-1]["val_accuracy"]))
     means = {variable.path: variable for variable in raw.optimizer.variables if variable.path.endswith("_average")}
     assert len(means) == len(raw.trainable_variables)
@@ -92,7 +92,7 @@ def test_the_best_epoch_is_kept(make_spec, monkeypatch):
     results = Path(spec.results_dir)
     accuracies = [float(row["val_accuracy"]) for row in rows(results)]
     assert accuracies[-1] < max(accuracies)
-    kept = next(stage.accuracy for stage in read_stages(results / "stages.json") if stage.name == "QAT")
+    kept = next(stage.score for stage in read_stages(results / "stages.json") if stage.name == "QAT")
     assert kept == pytest.approx(max(accuracies))
 
 

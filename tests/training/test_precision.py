@@ -14,7 +14,7 @@ from tfqat.errors import TfqatError
 from tfqat.jobs.train import train
 from tfqat.models.load import load_model
 from tfqat.rewrite.model import range_layers
-from tfqat.training.evaluation import loss_for
+from tfqat.tasks.classification import loss_for
 from tfqat.training.stages import read_stages
 
 
@@ -37,7 +37,7 @@ def test_a_run(make_spec, policy, ranges):
     assert {layer.compute_dtype for layer in kernels} == {short}
     assert {variable.dtype for variable in qat.trainable_variables} == {"float32"}
     assert all(float(layer.extent[0]) > 0 and np.isfinite(layer.extent).all() for layer in range_layers(qat))
-    stages = {stage.name: stage.accuracy for stage in read_stages(results / "stages.json")}
+    stages = {stage.name: stage.score for stage in read_stages(results / "stages.json")}
     assert stages["finalized"] == pytest.approx(stages["QAT"], abs=0.02)
     assert compute_dtypes(tfqat.finalize(qat)) == {"float32"}
     checkpoint = keras.models.load_model(results / "checkpoints" / "qat-0001.keras")
@@ -51,7 +51,7 @@ def test_a_run(make_spec, policy, ranges):
 
 def test_gradients_that_float16_cannot_hold_train_nevertheless():
     """The loss is so small that its gradients are below float16's least number (6e-8), but not once scaled."""
-    from tfqat.training.evaluation import compile_model
+    from tfqat.tasks.compiled import compile_with
     from tfqat.training.optimizer import with_loss_scale
 
     image = keras.Input((4,))
@@ -63,7 +63,7 @@ def test_gradients_that_float16_cannot_hold_train_nevertheless():
     for name, change in (("plain", lambda optimizer, _: optimizer), ("scaled", with_loss_scale)):
         optimizer = change(keras.optimizers.SGD(1e8), model)
         optimizer.build(model.trainable_variables)
-        compile_model(model, optimizer, lambda y, y_pred: 1e-8 * keras.ops.mean(keras.ops.square(y_pred - y)))
+        compile_with(model, optimizer, lambda y, y_pred: 1e-8 * keras.ops.mean(keras.ops.square(y_pred - y)))
         before = np.array(model.layers[-1].kernel)
         model.train_on_batch(inputs, np.ones((16, 2), np.float32))
         moved[name] = np.abs(np.array(model.layers[-1].kernel) - before).max()

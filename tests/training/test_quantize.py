@@ -72,7 +72,7 @@ def test_it_leaves_a_model_that_is_exported_and_verified(make_tuned, capsys):
     model, right = load_model(results_of(spec).qat_model), []
     for images, labels in load(spec.dataset, spec.random_seed).validation:
         right += list(np.argmax(model(images, training=False), axis=-1) == labels.numpy())
-    assert np.mean(right) == pytest.approx(read_stages(results_of(spec).stages)[3].accuracy)
+    assert np.mean(right) == pytest.approx(read_stages(results_of(spec).stages)[3].score)
 
     capsys.readouterr()
     quantize(spec)

@@ -16,7 +16,7 @@ def test_rows_are_kept_in_order_and_replaced_by_name(tmp_path):
     rows = add_stages(path, [Stage("QAT", "Keras", 0.85), Stage("Q/DQ ONNX", "onnxruntime", 0.84, 2_500_000)])
     assert [row.name for row in rows] == ["float", "QAT", "Q/DQ ONNX"]
     assert read_stages(path) == rows
-    assert rows[1].accuracy == 0.85
+    assert rows[1].score == 0.85
 
 
 def test_prints_differences_in_points_and_sizes():

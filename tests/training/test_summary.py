@@ -46,7 +46,7 @@ def test_it_says_what_the_files_say(make_spec, capsys):
         ]
     stages = read_stages(results.stages)
     assert [row[0] for row in rows_of(page, "stages")] == [stage.name for stage in stages]
-    assert [row[1] for row in rows_of(page, "stages")] == [f"{stage.accuracy:.2%}" for stage in stages]
+    assert [row[1] for row in rows_of(page, "stages")] == [f"{stage.score:.2%}" for stage in stages]
     # The same ops, states and reasons as in the text.
     text = results.placement.read_text()
     shown = rows_of(page, "ops")

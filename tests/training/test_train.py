@@ -43,7 +43,7 @@ def test_a_run_from_float_to_finalized(make_spec, capsys):
 
     # The saved model is the one of the table.
     score = evaluate(spec)
-    assert score.accuracy == pytest.approx(rows[3].accuracy)
+    assert score.accuracy == pytest.approx(rows[3].score)
     assert f"{score.accuracy:.2%}" in capsys.readouterr().out
     # Keras itself reads both files, compiled as they were.
     for path in (results.float_model, results.qat_model):
@@ -72,7 +72,7 @@ def test_float_only(make_spec):
     results = results_of(spec)
     assert [row.name for row in read_stages(results.stages)] == ["float"]
     assert not results.qat_model.exists()
-    assert evaluate(spec).accuracy == pytest.approx(read_stages(results.stages)[0].accuracy)
+    assert evaluate(spec).accuracy == pytest.approx(read_stages(results.stages)[0].score)
 
 
 def test_a_checkpoint_without_float_epochs_and_calibration_only(make_spec, user_module, tmp_path):
@@ -84,7 +84,7 @@ def test_a_checkpoint_without_float_epochs_and_calibration_only(make_spec, user_
     for ours, given in zip(saved.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, given)
     rows = read_stages(results_of(spec).stages)
-    assert rows[2].accuracy == rows[3].accuracy
+    assert rows[2].score == rows[3].score
 
 
 def nan_in_second_epoch():

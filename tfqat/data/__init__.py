@@ -14,6 +14,7 @@ KINDS = {
     "image_folder": "tfqat.data.image_folder",
     "npz": "tfqat.data.npz",
     "python": "tfqat.data.python",
+    **dict.fromkeys(("voc", "coco", "tfrecord"), "tfqat.data.detection.annotated"),
 }
 
 

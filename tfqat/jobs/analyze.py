@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from tfqat import data as datasets
 from tfqat.analysis.analyze import analyze
 from tfqat.analysis.files import FILES, write_analysis
 from tfqat.analysis.front import Front
@@ -19,6 +18,7 @@ from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
 from tfqat.jobs.recommend import SPEC, recommend_spec, wish_of, write_spec
 from tfqat.jobs.trained import quantized_model
+from tfqat.tasks import task_of
 from tfqat.training.checkpoint import has_checkpoint
 from tfqat.training.results import Results
 
@@ -53,7 +53,7 @@ def analyze_spec(
     """
     asked = None if wish is None else wish_of(spec, *wish)
     model = quantized_model(spec, trust)
-    data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
+    data = task_of(spec).data(model)
     folder = Path(spec.results_dir) / FOLDER if output is None else output
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be is found now, and not after the work
     with labels_explained():

@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 
-from tfqat import data as datasets
 from tfqat.core.encoding import Encodings
 from tfqat.core.files import folder_on_success
 from tfqat.core.listing import some
@@ -27,6 +26,7 @@ from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.split import split
 from tfqat.targets import load_target
+from tfqat.tasks import task_of
 from tfqat.view.view import view
 
 EXPORT_FOLDER, CACHE_FILE = "export", "model.cache"
@@ -172,7 +172,7 @@ def _check_writes(option: str, role: str, formats: Sequence[str]) -> None:
 
 def _fill_of(spec: Any, model: keras.Model) -> Any:
     how = spec.quantization.calibration
-    data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
+    data = task_of(spec).data(model)
     return filling(data.calibration, how.method, how.batches, how.percentile)
 
 

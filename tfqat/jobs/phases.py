@@ -15,8 +15,9 @@ from tfqat.rewrite.model import QuantizedModel
 from tfqat.rewrite.prepare import prepare, relu6_model
 from tfqat.training import stages
 from tfqat.training.checkpoint import restore, save_model
+from tfqat.training.criterion import Criterion
 from tfqat.training.distillation import distill
-from tfqat.training.evaluation import compile_model, evaluate_model
+from tfqat.training.freezing import freeze_layers
 from tfqat.training.journal import add_status
 from tfqat.training.loop import compile_phase, train_phase
 from tfqat.training.results import Results
@@ -43,21 +44,22 @@ def noted(results: Results, phase: str | None = None) -> Iterator[None]:
         if not done:
             error = sys.exc_info()[1]
             add_status(results, "FAILURE", f"{type(error).__name__}: {error}", phase)
-    kpi = {stage.name: stage.accuracy for stage in stages.read_stages(results.stages)}
+    kpi = {stage.name: stage.score for stage in stages.read_stages(results.stages)}
     add_status(results, "SUCCESS", "Finished.", phase, kpi=kpi)
 
 
-def float_phase(model: keras.Model, loss: Any, data: Any, spec: Any, results: Results) -> None:
+def float_phase(model: keras.Model, criterion: Criterion, data: Any, spec: Any, results: Results) -> None:
     """Leaves ``model`` trained, `float.keras` and the float row."""
+    freeze_layers(model, spec.training)
     if results.float_model.exists():
         restore(model, results.float_model)
     else:
-        compile_phase(model, loss, data, spec, "float")
-        train_phase(model, data, spec, results, "float")
-    compile_model(model, None, loss)
+        compile_phase(model, criterion, data, spec, "float")
+        train_phase(model, criterion, data, spec, results, "float")
+    criterion.compile(model)
     if not results.float_model.exists():
         save_model(model, results.float_model)
-    add_row(stages.FLOAT, model, data, results, results.float_model.stat().st_size)
+    add_row(stages.FLOAT, model, criterion, data, results, results.float_model.stat().st_size)
 
 
 def prepared(model: keras.Model, spec: Any) -> QuantizedModel:
@@ -93,26 +95,28 @@ def equalized(model: keras.Model, spec: Any) -> tuple[keras.Model, list[TuneRepo
     return even, [report]
 
 
-def quantize_only(model: keras.Model, qat: QuantizedModel, loss: Any, data: Any, spec: Any, results: Results) -> None:
+def quantize_only(
+    model: keras.Model, qat: QuantizedModel, criterion: Criterion, data: Any, spec: Any, results: Results
+) -> None:
     """Calibrates and tunes ``qat``, which is ``equalized`` and ``prepared`` from ``model``.
 
     Leaves the rows of what ReLU6, plain calibration and the tuned model score.
     """
     section = spec.quantization
     converted = relu6_model(model, rules=_rules(spec), relu6=section.relu6)
-    compile_model(converted, None, loss)
-    add_row(stages.RELU6, converted, data, results)
+    criterion.compile(converted)
+    add_row(stages.RELU6, converted, criterion, data, results)
     plain = qat
     if EQUALIZE in section.tune:
         plain = prepared(model, spec)
-        compile_model(plain, None, loss)
+        criterion.compile(plain)
     _calibrate(plain, data, spec)
-    add_row(stages.PTQ, plain, data, results)
+    add_row(stages.PTQ, plain, criterion, data, results)
     if section.tune:
         if plain is not qat:
             _calibrate(qat, data, spec)
         _tune(qat, data, spec)
-        add_row(f"{stages.TUNED} {', '.join(section.tune)}", qat, data, results)
+        add_row(f"{stages.TUNED} {', '.join(section.tune)}", qat, criterion, data, results)
 
 
 def distilled(qat: QuantizedModel, teacher: keras.Model, outputs: str, spec: Any) -> None:
@@ -136,10 +140,12 @@ def told(results: Results) -> None:
     print(f"Summary: {write_summary(results)}")
 
 
-def add_row(name: str, model: keras.Model, data: Any, results: Results, file_size: int | None = None) -> None:
-    """Measures ``model`` on the validation images and notes it as a row of the stage table."""
-    accuracy = evaluate_model(model, data.validation).accuracy
-    stages.add_stages(results.stages, [stages.Stage(name, "Keras", accuracy, file_size)])
+def add_row(
+    name: str, model: keras.Model, criterion: Criterion, data: Any, results: Results, file_size: int | None = None
+) -> None:
+    """Measures the compiled ``model`` on the validation images and notes it as a row of the stage table."""
+    score = criterion.evaluate(model, data.validation)[criterion.figure]
+    stages.add_stages(results.stages, [stages.Stage(name, "Keras", score, file_size, criterion.figure)])
 
 
 def _tune(qat: QuantizedModel, data: Any, spec: Any) -> None:

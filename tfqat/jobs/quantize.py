@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfqat import data as datasets
 from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
 from tfqat.jobs import tfmot_spec
+from tfqat.jobs.build import build_model
 from tfqat.jobs.phases import QUANTIZE, equalized, float_phase, noted, prepared, quantize_only, told
-from tfqat.models.zoo import build_model
+from tfqat.tasks import task_of
 from tfqat.training.checkpoint import has_checkpoint, save_model
-from tfqat.training.evaluation import compile_model, loss_for
 from tfqat.training.journal import read_statuses
 from tfqat.training.results import Results, open_results
 from tfqat.training.seeds import make_deterministic
@@ -69,13 +68,14 @@ def _quantize(spec: Any, results: Results, trust: bool) -> None:
     model = build_model(spec, trust)
     # Also before the float phase: what cannot be prepared is found now and not hours later.
     write_text(results.placement, f"{prepared(equalized(model, spec)[0], spec).placement}\n")
-    data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
-    loss = loss_for(model, data.validation)
-    float_phase(model, loss, data, spec, results)
+    task = task_of(spec)
+    data = task.data(model)
+    criterion = task.criterion(model, data)
+    float_phase(model, criterion, data, spec, results)
     even, reports = equalized(model, spec)
     for report in reports:
         print(report)
     quantized = prepared(even, spec)
-    compile_model(quantized, None, loss)
-    quantize_only(model, quantized, loss, data, spec, results)
+    criterion.compile(quantized)
+    quantize_only(model, quantized, criterion, data, spec, results)
     save_model(quantized, results.qat_model)

@@ -24,8 +24,8 @@ from tfqat.graph.place import place
 from tfqat.graph.rules import rules_from
 from tfqat.graph.target import Target
 from tfqat.jobs import tfmot_spec
+from tfqat.jobs.build import build_model
 from tfqat.jobs.phases import quantized_as_asked
-from tfqat.models.zoo import build_model
 from tfqat.rewrite.plan import plan_for, with_activation
 from tfqat.rewrite.prepare import prepare
 from tfqat.rewrite.relu6 import DEFAULT

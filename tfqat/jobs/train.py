@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from tfqat import data as datasets
 from tfqat.core.files import write_text
 from tfqat.data.python import labels_explained
 from tfqat.jobs import tfmot_spec
+from tfqat.jobs.build import build_model
 from tfqat.jobs.phases import (
     QUANTIZE,
     add_row,
@@ -23,12 +23,12 @@ from tfqat.jobs.phases import (
     told,
 )
 from tfqat.models.tfmot.model import Tfmot
-from tfqat.models.zoo import build_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
+from tfqat.tasks import task_of
 from tfqat.training import stages
 from tfqat.training.checkpoint import has_checkpoint, save_checkpoint, save_model
-from tfqat.training.evaluation import compile_model, loss_for
+from tfqat.training.criterion import Criterion
 from tfqat.training.journal import read_statuses
 from tfqat.training.loop import check_tensorboard, compile_phase, train_phase
 from tfqat.training.results import Results, open_results
@@ -61,11 +61,12 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
             # Also before the float phase: a model or rule that cannot be prepared is found now and not hours later.
             plan = tfmot_spec.planned(tfmot, spec) if tfmot else planned(model, spec)
             write_text(results.placement, f"{plan}\n")
-        data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
-        loss = loss_for(model, data.validation)
-        float_phase(model, loss, data, spec, results)
+        task = task_of(spec)
+        data = task.data(model)
+        criterion = task.criterion(model, data)
+        float_phase(model, criterion, data, spec, results)
         if spec.training.enable_qat:
-            _qat_phase(model, tfmot, loss, data, spec, results)
+            _qat_phase(model, tfmot, criterion, data, spec, results)
     told(results)
 
 
@@ -83,7 +84,9 @@ def _forget_untrained(results: Results) -> None:
         results.stages.unlink(missing_ok=True)
 
 
-def _qat_phase(model: keras.Model, tfmot: Tfmot | None, loss: Any, data: Any, spec: Any, results: Results) -> None:
+def _qat_phase(
+    model: keras.Model, tfmot: Tfmot | None, criterion: Criterion, data: Any, spec: Any, results: Results
+) -> None:
     """Leaves `qat.keras` and the rows of the quantized forms."""
     if tfmot:
         even, qat = model, tfmot_spec.imported(tfmot, spec, data.calibration)
@@ -92,30 +95,30 @@ def _qat_phase(model: keras.Model, tfmot: Tfmot | None, loss: Any, data: Any, sp
         for report in reports:
             print(report)
         qat = prepared(even, spec)
-    compile_phase(qat, loss, data, spec, "qat")
+    compile_phase(qat, criterion, data, spec, "qat")
     if not has_checkpoint(results, "qat"):
         if tfmot:
-            _compare_imported(tfmot, qat, loss, data, results)
+            _compare_imported(tfmot, qat, criterion, data, results)
         else:
-            quantize_only(model, qat, loss, data, spec, results)
+            quantize_only(model, qat, criterion, data, spec, results)
         save_checkpoint(qat, results, "qat", 0)
     # The equalized model gives the float model's outputs, and inside it the channels have the scales of qat's.
-    distilled(qat, even, "logits" if loss.from_logits else "probabilities", spec)
-    train_phase(qat, data, spec, results, "qat")
+    distilled(qat, even, criterion.outputs, spec)
+    train_phase(qat, criterion, data, spec, results, "qat")
     if BATCH_NORM in spec.quantization.tune and spec.training.num_epochs:
         print(*tune(qat, [BATCH_NORM], data.calibration), sep="\n")  # training has moved what it was estimated for
-    compile_model(qat, None, loss)
+    criterion.compile(qat)
     save_model(qat, results.qat_model)
-    add_row(stages.QAT, qat, data, results, results.qat_model.stat().st_size)
+    add_row(stages.QAT, qat, criterion, data, results, results.qat_model.stat().st_size)
     final = finalize(qat)
-    compile_model(final, None, loss)
-    add_row(stages.FINALIZED, final, data, results)
+    criterion.compile(final)
+    add_row(stages.FINALIZED, final, criterion, data, results)
 
 
-def _compare_imported(tfmot: Tfmot, qat: QuantizedModel, loss: Any, data: Any, results: Results) -> None:
+def _compare_imported(tfmot: Tfmot, qat: QuantizedModel, criterion: Criterion, data: Any, results: Results) -> None:
     """What the model scores as TFMOT has it and as the target has it."""
     write_text(results.placement, f"{qat.placement}\n")  # with what became of TFMOT's ranges
     own = tfmot_spec.as_tfmot_has_it(tfmot)
-    compile_model(own, None, loss)
-    add_row(stages.TFMOT, own, data, results)
-    add_row(stages.IMPORTED, qat, data, results)
+    criterion.compile(own)
+    add_row(stages.TFMOT, own, criterion, data, results)
+    add_row(stages.IMPORTED, qat, criterion, data, results)

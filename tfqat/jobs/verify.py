@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 
-from tfqat import data as datasets
 from tfqat.data.python import labels_explained
 from tfqat.errors import TfqatError
 from tfqat.exporters.registry import ALWAYS
@@ -16,6 +15,7 @@ from tfqat.jobs.export import export_folder
 from tfqat.jobs.trained import quantized_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
+from tfqat.tasks import task_of
 from tfqat.training import stages
 from tfqat.training.results import Results
 from tfqat.training.summary import write_summary
@@ -65,9 +65,11 @@ def verify_spec(spec: Any, cache: Path | None = None, trust: bool = False) -> Re
     model = quantized_model(spec, trust)
     files = _exported(spec, cache)
     _check_target(model, files)
-    data = datasets.load(spec.dataset, spec.random_seed, model.output_shape[-1])
+    task = task_of(spec)
+    data = task.data(model)
+    measure = None if spec.task == "classification" else (task.figure, lambda: task.meter(data))
     with labels_explained():
-        report = compare(model, finalize(model), files, data.validation)
+        report = compare(model, finalize(model), files, data.validation, measure=measure)
     results = Results(Path(spec.results_dir))
     rows = stages.add_stages(results.stages, _stages(report, files))
     print(report)
@@ -111,7 +113,7 @@ def _stages(report: Report, files: Files) -> list[stages.Stage]:
     ways = {stage.name: stage for stage in stages_of(files)}
     sizes = {name: sum(files.paths[role].stat().st_size for role in way.roles) for name, way in ways.items()}
     return [
-        stages.Stage(row.name, ways[row.name].run_by, row.accuracy, sizes[row.name])
+        stages.Stage(row.name, ways[row.name].run_by, row.score, sizes[row.name], report.figure)
         for row in report.rows
-        if row.accuracy is not None
+        if row.score is not None
     ]

@@ -13,6 +13,7 @@ from tfqat.data import input_shape
 from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
+from tfqat.models.efficientdet.model import efficientdet
 from tfqat.models.load import load_model
 from tfqat.models.precision import check_precision, precision
 from tfqat.models.resnet8 import resnet8
@@ -20,22 +21,24 @@ from tfqat.models.tfmot.model import is_tfmot
 from tfqat.models.tfmot.read import read_tfmot
 from tfqat.models.vit import vit
 from tfqat.models.weights import load_weights
+from tfqat.spec import names
 from tfqat.view.view import view
 
 # Models of tfqat's own: name -> function of input_shape and num_classes.
 OWN: dict[str, Callable[..., keras.Model]] = {"resnet8": resnet8, "vit": vit}
+IMAGENET = "imagenet"
 IMAGENET_CLASSES = 1000
 
 
-def build_model(spec: Any, trust: bool = False) -> keras.Model:
-    """The float model of ``spec``, its weights drawn from ``spec.random_seed``, checked against the spec's data.
+def float_model(spec: Any, trust: bool = False) -> keras.Model:
+    """The float model of ``spec``, its weights drawn from ``spec.random_seed``, checked against the spec's images.
 
     A ``python`` function is called with ``input_shape`` and ``num_classes``, where it has such arguments.
     Python code in a checkpoint (Lambda layers) is refused without ``trust``.
     With ImageNet weights and another number of classes than 1000, the top is replaced by a new Dense.
 
     Raises:
-        TfqatError: a model that cannot be built or read, or does not fit the spec's images and classes.
+        TfqatError: a model that cannot be built or read, or takes other images than the spec has.
     """
     section = spec.model
     keras.utils.set_random_seed(spec.random_seed)
@@ -43,7 +46,7 @@ def build_model(spec: Any, trust: bool = False) -> keras.Model:
     with precision(spec.training.precision):
         model = _functional(_from_source(section, shape, trust), shape)
     check_precision(model, spec.training.precision)
-    _check_fit(model, shape, section)
+    _check_images(model, shape, source_of(section))
     return model
 
 
@@ -66,32 +69,54 @@ def _from_checkpoint(section: Any, shape: tuple[int, ...], trust: bool) -> keras
 
 
 def _from_architecture(section: Any, shape: tuple[int, ...]) -> keras.Model:
-    build = OWN.get(section.architecture) or getattr(keras.applications, section.architecture, None)
-    if build is None:
-        raise TfqatError(f"model_config.architecture: Keras {keras.__version__} has no {section.architecture}.")
-    options = section.options.given()
     try:
-        if section.architecture in OWN:
-            model = build(shape, section.num_classes)
-        elif section.weights == "imagenet":
-            return _pretrained(build, shape, section.num_classes, options)
-        else:
-            model = build(weights=None, input_shape=shape, classes=section.num_classes, **options)
-        if section.weights:
+        model = _builder(section.architecture)(section, shape)
+        if section.weights not in (None, IMAGENET):
             load_weights(model, Path(section.weights))
     except (TypeError, ValueError, OSError, KeyError) as error:
         raise TfqatError(
             f"model_config: {section.architecture} cannot be built with input_shape {shape}, num_classes "
-            f"{section.num_classes}, weights {section.weights} and options {options}: {error}"
+            f"{section.num_classes}, weights {section.weights} and options {section.options.given()}: {error}"
         ) from error
     return model
+
+
+def _builder(architecture: str) -> Callable[[Any, Any], keras.Model]:
+    if architecture in names.DETECTORS:
+        return _detector
+    return _own if architecture in OWN else _application
+
+
+def _own(section: Any, shape: tuple[int, ...]) -> keras.Model:
+    return OWN[section.architecture](shape, section.num_classes)
+
+
+def _application(section: Any, shape: tuple[int, ...]) -> keras.Model:
+    build = getattr(keras.applications, section.architecture, None)
+    if build is None:
+        raise TfqatError(f"model_config.architecture: Keras {keras.__version__} has no {section.architecture}.")
+    options = section.options.given()
+    if section.weights == IMAGENET:
+        return _pretrained(build, shape, section.num_classes, options)
+    return build(weights=None, input_shape=shape, classes=section.num_classes, **options)
+
+
+def _detector(section: Any, shape: Any) -> keras.Model:
+    """An EfficientDet; its backbone may be a function of the user's own, which is called with ``input_shape``."""
+    options: dict[str, Any] = section.options.given()
+    backbone = options.pop("backbone", None)
+    if backbone and ":" in backbone:
+        function = user_function(backbone, "model_config.options.backbone")
+        backbone = call_with(function, {"input_shape": shape})
+    weights = IMAGENET if section.weights == IMAGENET else None
+    return efficientdet(section.architecture, shape, section.num_classes, backbone=backbone, weights=weights, **options)
 
 
 def _pretrained(build: Callable[..., keras.Model], shape: tuple[int, ...], classes: int, options: Any) -> keras.Model:
     """With ImageNet weights, which Keras downloads once."""
     if classes == IMAGENET_CLASSES:
-        return build(weights="imagenet", input_shape=shape, **options)
-    base = build(weights="imagenet", include_top=False, pooling="avg", input_shape=shape, **options)
+        return build(weights=IMAGENET, input_shape=shape, **options)
+    base = build(weights=IMAGENET, include_top=False, pooling="avg", input_shape=shape, **options)
     top = keras.layers.Dense(classes, activation="softmax", name="predictions")
     return keras.Model(base.inputs, top(base.outputs[0]), name=base.name)
 
@@ -130,23 +155,21 @@ def _fits(size: int | None, wanted: int) -> bool:
     return size is None or size == wanted
 
 
-def _check_fit(model: keras.Model, shape: tuple[int, ...], section: Any) -> None:
-    """Raises TfqatError unless the model maps one image of the data to one score a class."""
-    source = section.checkpoint or section.python or section.architecture
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+def source_of(section: Any) -> str:
+    """Where the model of a spec's section comes from, as messages name it."""
+    return section.checkpoint or section.python or section.architecture
+
+
+def _check_images(model: keras.Model, shape: tuple[int, ...], source: str) -> None:
+    """Raises TfqatError unless the model takes one image of the data."""
+    if len(model.inputs) != 1:
         raise TfqatError(
-            f"model_config: {source} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; the commands "
-            "expect one of each. Train such a model from Python: tfqat.prepare, and fit or a loop of your own."
+            f"model_config: {source} has {len(model.inputs)} inputs; the commands expect one. Train such a model from "
+            "Python: tfqat.prepare, and fit or a loop of your own."
         )
     received = tuple(model.inputs[0].shape[1:])
     if len(received) != len(shape) or not all(map(_fits, received, shape)):
         raise TfqatError(
             f"model_config: {source} takes images of shape {received}; expected {tuple(shape)}, as dataset_config has "
             "them. Change dataset_config (image_size) or the model."
-        )
-    classes, expected = tuple(model.outputs[0].shape[1:]), section.num_classes
-    if len(classes) != 1 or (expected is not None and classes != (expected,)):
-        raise TfqatError(
-            f"model_config: {source} has outputs of shape {classes}; expected ({expected or 'classes'},), one score a "
-            "class. Change model_config.num_classes or the model."
         )

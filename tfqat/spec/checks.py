@@ -96,11 +96,28 @@ def _weights_fit(weights: Any, architecture: Any, checkpoint: Any) -> str | None
         return f"received {weights!r} beside the checkpoint {checkpoint}; expected one of the two"
     if architecture is None:
         return f"received {weights!r} without architecture; a checkpoint or a function brings its own weights"
-    if weights == "imagenet" and architecture in names.ZOO:
+    if weights == "imagenet" and architecture in set(names.ZOO) - set(names.DETECTORS):
         return f"received imagenet, expected null or a .weights.h5 file: {architecture} has no published weights"
     if weights != "imagenet" and not weights.endswith(".weights.h5"):
         return f"received {weights!r}, expected imagenet or the path of a .weights.h5 file"
     return None
+
+
+def _data_fit(architecture: Any, kind: Any, targets: Any) -> str | None:
+    boxes = kind in names.BOX_KINDS or targets == "boxes"
+    if architecture is None or (architecture in names.DETECTORS) == boxes:
+        return None
+    if boxes:
+        wanted = f"{names.DETECTORS[0]} to {names.DETECTORS[-1]}, or a model of your own"
+        return f"received {architecture}, which finds no boxes, with data of boxes; expected {wanted}"
+    wanted = f"{', '.join(names.BOX_KINDS)}, or python with targets: boxes"
+    return f"received {architecture}, which learns boxes, with {_DATA}.kind {kind}; expected data of kind {wanted}"
+
+
+def _thresholds_fit(negative: Any, positive: Any) -> str | None:
+    if negative <= positive:
+        return None
+    return f"received {negative}, above positive_iou: {positive}; expected at most that"
 
 
 def _options_fit(options: Any, architecture: Any) -> str | None:
@@ -123,7 +140,7 @@ def _shape_fits(shape: Any, size: Any, kind: Any) -> str | None:
 
 
 def _channels_fit(shape: Any, kind: Any) -> str | None:
-    channels = {"digits": 1, "image_folder": 3}.get(kind)
+    channels = {"digits": 1, "image_folder": 3, **dict.fromkeys(names.BOX_KINDS, 3)}.get(kind)
     if shape is None or channels is None or shape[2] == channels:
         return None
     return f"received {shape[2]} channels, but {kind} images have {channels}"
@@ -309,6 +326,8 @@ CHECKS = (
     _check(f"{_MODEL}.num_classes", _classes_fit, _KIND),
     _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE, f"{_MODEL}.checkpoint"),
     _check(f"{_MODEL}.options", _options_fit, _ARCHITECTURE),
+    _check(_ARCHITECTURE, _data_fit, _KIND, f"{_DATA}.targets"),
+    _check("detection_config.negative_iou", _thresholds_fit, "detection_config.positive_iou"),
     _check(f"{_MODEL}.input_shape", _shape_fits, f"{_DATA}.image_size", _KIND),
     _check(f"{_MODEL}.input_shape", _channels_fit, _KIND),
     _check(f"{_DATA}.y_test", _labels_named, f"{_DATA}.x_test"),

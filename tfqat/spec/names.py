@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-ZOO = ("resnet8", "vit")
+# Kinds of data whose images have boxes.
+BOX_KINDS = ("voc", "coco", "tfrecord")
+DETECTORS = tuple(f"efficientdet_d{number}" for number in range(8))
+ZOO = ("resnet8", "vit", *DETECTORS)
 
 # The model functions of keras.applications. A test compares this list and the options below with the installed Keras.
 APPLICATIONS = (
@@ -33,8 +36,13 @@ APPLICATION_OPTIONS = {
 _FIRST_VERSION_ONLY = {"depth_multiplier", "dropout"}
 
 
+DETECTOR_OPTIONS = ("activation", "backbone", "width", "depth", "head_depth", "weighted")
+
+
 def options_of(architecture: str) -> tuple[str, ...]:
     """The ``model_config.options`` that this architecture takes; none for a name that is unknown."""
+    if architecture in DETECTORS:
+        return DETECTOR_OPTIONS
     if architecture not in APPLICATIONS:
         return ()
     return tuple(name for name in APPLICATION_OPTIONS if _takes(architecture, name))

@@ -79,11 +79,30 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise _wrong("two numbers, the smaller one first")
+    return pair
+
+
+def _halves_to_level_7(size: tuple[int, int]) -> tuple[int, int]:
+    if any(side % CELL for side in size):
+        near = [max(round(side / CELL), 1) * CELL for side in size]
+        raise _wrong(f"multiples of {CELL}, so that the image has whole cells at level 7, such as {near}")
+    return size
+
+
+# Pixels of a cell of a detector's coarsest level.
+CELL = 128
+
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=8192)]
 Size = Annotated[tuple[Side, Side], Field(strict=False), BeforeValidator(_pair)]
 Text = Annotated[str, _matching(r"(?s).*\S.*", "a text that is not empty")]
+Factor = Annotated[float, Field(gt=0, le=10)]
+ClassNames = Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Function = Annotated[str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", 'a function as "package.module:function"')]
 ModelPath = Annotated[
     str,
@@ -150,13 +169,68 @@ class Python(Section):
 
     kind: Literal["python"]
     function: Function
+    targets: Literal["labels", "boxes"] = "labels"  # boxes: of objects, as docs/detection.md has them
 
 
-Dataset = Annotated[Digits | ImageFolder | Npz | Python, Field(discriminator="kind")]
+class BoxAugment(Section):
+    """Random changes of training images and their boxes."""
+
+    flip: bool = False  # left to right, half of the time
+    scale: Annotated[tuple[Factor, Factor], Field(strict=False), AfterValidator(_rising)] | None = None  # [from, to]
+    min_visible: Annotated[float, Field(ge=0, le=1)] = 0.0  # a box of which cutting leaves less goes
+    color: Annotated[float, Field(ge=0, lt=1)] = 0.0  # brightness, contrast and saturation, up to that far from 1
+
+
+class _Boxes(Section):
+    """What the kinds with boxes have in common."""
+
+    image_size: Annotated[Size, AfterValidator(_halves_to_level_7)] = (512, 512)  # a side, or [height, width]
+    batch_size: Positive = 8
+    preprocessing: Literal["caffe", "torch", "tf", "none"] = "none"  # EfficientNets scale pixels themselves
+    augment: BoxAugment = BoxAugment()
+    crowd: Literal["keep", "drop"] = "keep"  # boxes around many objects: no object to learn, none to miss
+    degenerate: Literal["drop", "keep"] = "drop"  # boxes of no area
+    outside: Literal["clip", "drop"] = "clip"  # boxes that reach outside their image
+    strict: bool = False  # refuse what would be left out, dropped or clipped
+
+
+class Voc(_Boxes):
+    """A folder in Pascal VOC's layout: Annotations, ImageSets/Main, JPEGImages."""
+
+    kind: Literal["voc"]
+    path: Text
+    train_split: Text = "train"
+    val_split: Text = "val"
+    classes: ClassNames | None = None  # in the order of the model's outputs; null: all that are annotated, sorted
+
+
+class Coco(_Boxes):
+    """COCO json files and their images."""
+
+    kind: Literal["coco"]
+    train_annotations: Text
+    train_images: Text
+    val_annotations: Text
+    val_images: Text
+    classes: ClassNames | None = None  # in the order of the model's outputs; null: all categories, by their number
+
+
+class TFRecord(_Boxes):
+    """TFRecord files as `tfqat dataset-convert` writes them, with their class map beside them."""
+
+    kind: Literal["tfrecord"]
+    train_files: Text  # a file, or a pattern with * and ?
+    val_files: Text
+
+
+Dataset = Annotated[
+    Digits | ImageFolder | Npz | Python | Voc | Coco | TFRecord,
+    Field(discriminator="kind"),
+]
 
 
 class ModelOptions(Section):
-    """Arguments of a keras.applications function; which model takes which is in ``names``."""
+    """Arguments of a keras.applications function or of an EfficientDet; which model takes which is in ``names``."""
 
     alpha: Annotated[float, Field(gt=0)] | None = None
     depth_multiplier: Positive | None = None
@@ -164,6 +238,12 @@ class ModelOptions(Section):
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     include_preprocessing: bool | None = None
     minimalistic: bool | None = None
+    activation: Literal["silu", "relu6"] | None = None  # EfficientDet's, and in place of its backbone's SiLU
+    backbone: Text | None = None  # a name of keras.applications, or a function as "package.module:function"
+    width: Positive | None = None  # channels of the BiFPN and the heads
+    depth: Positive | None = None  # BiFPNs
+    head_depth: Positive | None = None  # convolutions of a head before its last
+    weighted: bool | None = None  # fast normalized fusion, else a sum
 
     def given(self) -> dict[str, bool | int | float]:
         """The options that the spec states, as keyword arguments."""
@@ -191,6 +271,7 @@ class Optimizer(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd only
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the rate rises from 0 over that many, in both phases
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # longer gradients, over all weights, are scaled to it
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum; the averaged weights are evaluated and kept
 
 
@@ -218,6 +299,9 @@ class Training(Section):
     float_epochs: Count = 0
     num_epochs: Count = 4  # of quantization-aware training; 0 only calibrates
     optimizer: Optimizer = Optimizer()
+    l2: Annotated[float, Field(ge=0)] = 0.0  # times half the sum of all kernels' squares, added to the loss
+    freeze: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = ()  # layers, * and ? allowed
+    freeze_batch_norm: bool = False  # statistics, scale and shift of every BatchNorm stay, in both phases
     qat_learning_rate: Annotated[float, Field(gt=0)] | None = None  # null: a tenth of learning_rate
     freeze_ranges_epoch: Count | None = None  # ranges and learned scales stay after that many quantized epochs
     freeze_batch_norm_epoch: Count | None = None  # likewise BatchNorm's moving statistics, which training then uses
@@ -227,6 +311,27 @@ class Training(Section):
     distillation: Distillation | None = None
     oscillation: Oscillation | None = None
     tensorboard: bool = False
+
+
+class Detection(Section):
+    """What an object detector learns, and which boxes count as found."""
+
+    anchor_scale: Annotated[float, Field(gt=0)] = 4.0  # side of the smallest square anchor, in cells
+    aspect_ratios: Annotated[tuple[Factor, Factor, Factor], Field(strict=False), AfterValidator(_distinct)] = (
+        1.0,
+        2.0,
+        0.5,
+    )  # width to height
+    positive_iou: Share = 0.5  # an anchor learns the object that it overlaps that much,
+    negative_iou: Share = 0.5  # and background where it overlaps none that much
+    focal_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    focal_gamma: Annotated[float, Field(ge=0)] = 1.5
+    box_loss: Literal["huber", "iou", "giou", "diou", "ciou"] = "huber"
+    huber_delta: Annotated[float, Field(gt=0)] = 0.1
+    box_weight: Annotated[float, Field(gt=0)] | None = None  # beside 1 for the classes; null: 50 with huber, else 1
+    score_threshold: Share = 0.01  # boxes below it are not counted
+    iou_threshold: Share = 0.5  # a box goes that overlaps a better one of its class more
+    max_detections: Annotated[int, Field(ge=1, le=1000)] = 100  # of one image
 
 
 class Calibration(Section):
@@ -293,6 +398,13 @@ class Spec(Section):
     random_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
     dataset: Dataset = Field(alias="dataset_config")
     model: Model = Field(alias="model_config")
+    detection: Detection = Field(default=Detection(), alias="detection_config")
     training: Training = Field(default=Training(), alias="training_config")
     quantization: Quantization = Field(default=Quantization(), alias="quantization_config")
     export: Export = Field(default=Export(), alias="export_config")
+
+    @property
+    def task(self) -> str:
+        """What the model is for, which the data say."""
+        boxes = isinstance(self.dataset, _Boxes) or (self.dataset.kind == "python" and self.dataset.targets == "boxes")
+        return "detection" if boxes else "classification"

@@ -5,9 +5,8 @@ Learned ranges are averaged as the weights are; moving averages of ranges and of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -29,7 +28,10 @@ def take_average(model: keras.Model) -> None:
 
 @contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """Inside the block the weights are their averages; after it they are, bit for bit, what they were."""
+    """Inside the block the weights are their averages; after it they are, bit for bit, what they were.
+
+    keras.callbacks.SwapEMAWeights adds and subtracts, which changes weights' last bits.
+    """
     if not has_average(model):
         yield
         return
@@ -41,19 +43,3 @@ def averaged(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(model.trainable_variables, kept, strict=True):
             variable.assign(value)
-
-
-class AveragedValidation(keras.callbacks.Callback):
-    """Validates the averages. keras.callbacks.SwapEMAWeights adds and subtracts, which changes weights' last bits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._block = ExitStack()
-
-    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """The averages come in."""
-        self._block.enter_context(averaged(self.model))
-
-    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """The weights come back."""
-        self._block.close()

@@ -16,11 +16,9 @@ from tfqat.core.files import write_text
 from tfqat.errors import TfqatError
 from tfqat.training.results import Results
 
-# The loss of training is all that is minimized; its terms besides the labels' loss stand behind the usual columns.
-COLUMNS = (
-    *("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"),
-    *("distillation_loss", "feature_loss", "dampening_loss"),
-)
+# What each row begins with. The loss of training is all that is minimized; the task's figures and the terms besides the
+# labels' loss stand behind it.
+FIRST = ("phase", "epoch")
 
 
 def add_status(
@@ -71,7 +69,7 @@ def read_statuses(results: Results) -> list[dict[str, Any]]:
 def add_metrics(results: Results, phase: str, epoch: int, values: Mapping[str, float]) -> None:
     """Appends the row of one epoch to metrics.csv; the numbers are written so that they read back exactly."""
     row = {"phase": phase, "epoch": str(epoch)}
-    row |= {name: repr(float(values[name])) for name in COLUMNS if name in values}
+    row |= {name: repr(float(value)) for name, value in values.items()}
     _write_metrics(results, [*read_metrics(results), row])
 
 
@@ -101,7 +99,8 @@ def _write_statuses(results: Results, lines: list[dict[str, Any]]) -> None:
 
 def _write_metrics(results: Results, rows: list[dict[str, str]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    columns = dict.fromkeys([*FIRST, *(name for row in rows for name in row)])
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(results.metrics, text.getvalue())

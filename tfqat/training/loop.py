@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import keras
 
 from tfqat.errors import TfqatError
-from tfqat.training.average import AveragedValidation, averaged, take_average
+from tfqat.training.average import averaged, take_average
 from tfqat.training.checkpoint import (
     best_path,
     has_checkpoint,
@@ -21,11 +21,12 @@ from tfqat.training.checkpoint import (
     save_checkpoint,
     save_model,
 )
-from tfqat.training.evaluation import compile_model
+from tfqat.training.criterion import Criterion
 from tfqat.training.freezing import freeze_due
 from tfqat.training.journal import add_metrics, add_status, forget_after, read_metrics, read_statuses
 from tfqat.training.optimizer import make_optimizer, with_loss_scale
 from tfqat.training.oscillation import calm
+from tfqat.training.regularization import regularize
 from tfqat.training.results import Results
 from tfqat.training.seeds import seed_layers
 
@@ -42,7 +43,7 @@ class DivergedError(TrainingError):
 
 
 def compile_phase(
-    model: keras.Model, loss: keras.losses.Loss, data: Any, spec: Any, phase: str, recovered: int = 0
+    model: keras.Model, criterion: Criterion, data: Any, spec: Any, phase: str, recovered: int = 0
 ) -> None:
     """Compiles ``model`` with the phase's optimizer, whose state is made at once, so that a checkpoint has it all."""
     steps, warmup = epochs_of(spec, phase) * data.steps, round(spec.training.optimizer.warmup_epochs * data.steps)
@@ -50,7 +51,8 @@ def compile_phase(
     optimizer.build(model.trainable_variables)
     if phase == "qat" and spec.training.oscillation is not None:
         calm(model, optimizer, steps, **spec.training.oscillation.model_dump())
-    compile_model(model, optimizer, loss)
+    regularize(model, spec.training.l2)
+    criterion.compile(model, optimizer)
 
 
 def epochs_of(spec: Any, phase: str) -> int:
@@ -58,7 +60,7 @@ def epochs_of(spec: Any, phase: str) -> int:
     return spec.training.float_epochs if phase == "float" else spec.training.num_epochs
 
 
-def train_phase(model: keras.Model, data: Any, spec: Any, results: Results, phase: str) -> None:
+def train_phase(model: keras.Model, criterion: Criterion, data: Any, spec: Any, results: Results, phase: str) -> None:
     """Trains ``model``, as ``compile_phase`` left it, to the end of ``phase``: from its newest checkpoint, if any.
 
     An epoch is a function of the checkpoint before it, the seed, its number and the recoveries noted before it, so it
@@ -71,44 +73,45 @@ def train_phase(model: keras.Model, data: Any, spec: Any, results: Results, phas
     epochs = epochs_of(spec, phase)
     if epochs and spec.training.recoveries and not has_checkpoint(results, phase):
         save_checkpoint(model, results, phase, 0)
-    done = _restored(model, data, spec, results, phase)
+    done = _restored(model, criterion, data, spec, results, phase)
     while done < epochs:
         try:
-            _fit(model, data, spec, results, phase, done)
+            _fit(model, criterion, data, spec, results, phase, done)
             done = epochs
         except DivergedError as error:
             if recoveries_of(results, phase) >= spec.training.recoveries:
                 raise
             _note_recovery(results, phase, error)
-            done = _restored(model, data, spec, results, phase)
+            done = _restored(model, criterion, data, spec, results, phase)
     take_average(model)
     best = best_path(results, phase)
     if spec.training.keep == "best" and best.exists():
         restore(model, best)
 
 
-def _restored(model: keras.Model, data: Any, spec: Any, results: Results, phase: str) -> int:
+def _restored(model: keras.Model, criterion: Criterion, data: Any, spec: Any, results: Results, phase: str) -> int:
     """Brings the newest checkpoint back, and the rate that belongs to it; returns its epoch."""
     done = restore_latest(model, results, phase)
     forget_after(results, phase, done)
     recovered = recoveries_of(results, phase)
     if recovered:
-        compile_phase(model, model.loss, data, spec, phase, recovered)
+        compile_phase(model, criterion, data, spec, phase, recovered)
         done = restore_latest(model, results, phase)
     return done
 
 
-def _fit(model: keras.Model, data: Any, spec: Any, results: Results, phase: str, done: int) -> None:
+def _fit(
+    model: keras.Model, criterion: Criterion, data: Any, spec: Any, results: Results, phase: str, done: int
+) -> None:
     epochs = epochs_of(spec, phase)
     if done:
         print(f"Continuing the {phase} phase after epoch {done} of {epochs}.")
     model.fit(
-        data.train_from(done),
+        criterion.batches(data.train_from(done)),
         initial_epoch=done,
         epochs=epochs,
         steps_per_epoch=data.steps,
-        validation_data=data.validation,
-        callbacks=_callbacks(spec, results, phase),
+        callbacks=_callbacks(criterion, data, spec, results, phase),
         shuffle=False,  # the data is shuffled, by seed and epoch
         verbose=1 if sys.stdout.isatty() else 2,
     )
@@ -137,11 +140,11 @@ def check_tensorboard(spec: Any) -> None:
 
 
 class EpochEnd(keras.callbacks.Callback):
-    """Seeds each epoch, notes its metrics, writes its checkpoint; stops where the loss is not finite."""
+    """Seeds each epoch, validates, notes its metrics, writes its checkpoint; stops where the loss is not finite."""
 
-    def __init__(self, spec: Any, results: Results, phase: str) -> None:
+    def __init__(self, criterion: Criterion, data: Any, spec: Any, results: Results, phase: str) -> None:
         super().__init__()
-        self.spec, self.results, self.phase = spec, results, phase
+        self.criterion, self.data, self.spec, self.results, self.phase = criterion, data, spec, results, phase
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Random layers draw the same numbers in this epoch, whatever ran before; what is due is frozen."""
@@ -153,22 +156,27 @@ class EpochEnd(keras.callbacks.Callback):
         """Stops at the first bad step and not at the end of a long epoch."""
         self._check_finite("loss", (logs or {}).get("loss", 0.0), f"step {batch + 1}")
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: MutableMapping[str, Any] | None = None) -> None:
         """Metrics first, then the checkpoint: a run killed in between repeats the epoch and drops the row."""
-        values = {name: float(value) for name, value in (logs or {}).items()}
+        logs = {} if logs is None else logs
+        with averaged(self.model):
+            found = self.criterion.evaluate(self.model, self.data.validation)
+        logs.update({f"val_{name}": value for name, value in found.items()})  # Keras shows them
+        values = {name: float(value) for name, value in logs.items()}
         self._check_finite("val_loss", values["val_loss"], f"the end of epoch {epoch + 1}")
-        self._keep_best(values["val_accuracy"])
+        self._keep_best(values[f"val_{self.criterion.figure}"])
         values["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         add_metrics(self.results, self.phase, epoch + 1, values)
         add_status(self.results, "RUNNING", f"Epoch {epoch + 1} done.", self.phase, epoch + 1, values)
         save_checkpoint(self.model, self.results, self.phase, epoch + 1)
 
-    def _keep_best(self, accuracy: float) -> None:
+    def _keep_best(self, figure: float) -> None:
         """Saves what was validated, where no epoch before was as good."""
         if self.spec.training.keep != "best":
             return
-        before = [float(row["val_accuracy"]) for row in read_metrics(self.results) if row["phase"] == self.phase]
-        if not before or accuracy > max(before):
+        name = f"val_{self.criterion.figure}"
+        before = [float(row[name]) for row in read_metrics(self.results) if row["phase"] == self.phase]
+        if not before or figure > max(before):
             with averaged(self.model):
                 save_model(self.model, best_path(self.results, self.phase))
 
@@ -183,10 +191,10 @@ class EpochEnd(keras.callbacks.Callback):
             )
 
 
-def _callbacks(spec: Any, results: Results, phase: str) -> list[keras.callbacks.Callback]:
-    callbacks: list[keras.callbacks.Callback] = [EpochEnd(spec, results, phase)]
-    if spec.training.optimizer.ema:
-        callbacks.append(AveragedValidation())
+def _callbacks(
+    criterion: Criterion, data: Any, spec: Any, results: Results, phase: str
+) -> list[keras.callbacks.Callback]:
+    callbacks: list[keras.callbacks.Callback] = [EpochEnd(criterion, data, spec, results, phase)]
     if spec.training.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(log_dir=str(results.tensorboard / phase), profile_batch=0))
     return callbacks

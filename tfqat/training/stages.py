@@ -29,14 +29,16 @@ class Stage:
     Attributes:
         name: what the model has become.
         run_by: the program that ran it.
-        accuracy: share of the validation images that it names rightly, 0 to 1.
+        score: what it reaches on the validation images, 0 to 1: its task's figure.
+        figure: name of that.
         file_size: bytes of the file that it was read from; None where it is no file.
     """
 
     name: str
     run_by: str
-    accuracy: float
+    score: float
     file_size: int | None = None
+    figure: str = "accuracy"
 
 
 def read_stages(path: Path) -> list[Stage]:
@@ -54,14 +56,14 @@ def add_stages(path: Path, stages: Iterable[Stage]) -> list[Stage]:
 
 
 def print_stages(stages: Iterable[Stage], console: Console | None = None) -> None:
-    """Prints the table: accuracy, difference to the first row in points, file size."""
+    """Prints the table: score, difference to the first row in points, file size."""
     (console or Console()).print(stage_table(list(stages)))
 
 
 def stage_table(stages: list[Stage]) -> Table:
     """The table of ``stages``; differences are to the first one."""
     table = Table("stage", "run by", title="Stages, on the same validation images")
-    for heading in ("accuracy", "difference", "file size"):
+    for heading in (stages[0].figure if stages else "score", "difference", "file size"):
         table.add_column(heading, justify="right")
     for stage in stages:
         table.add_row(*cells_of(stage, stages[0]))
@@ -69,9 +71,9 @@ def stage_table(stages: list[Stage]) -> Table:
 
 
 def cells_of(stage: Stage, first: Stage) -> tuple[str, ...]:
-    """A row of the table: name, program, accuracy, difference to the first row in points, file size."""
-    difference = "" if stage is first else f"{100 * (stage.accuracy - first.accuracy):+.2f}"
-    return stage.name, stage.run_by, f"{stage.accuracy:.2%}", difference, _size(stage.file_size)
+    """A row of the table: name, program, score, difference to the first row in points, file size."""
+    difference = "" if stage is first else f"{100 * (stage.score - first.score):+.2f}"
+    return stage.name, stage.run_by, f"{stage.score:.2%}", difference, _size(stage.file_size)
 
 
 def _size(size: int | None) -> str:

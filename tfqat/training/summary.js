@@ -1,15 +1,19 @@
 const PLOTS = {
   loss: [["training", "loss"], ["validation", "val_loss"]],
-  accuracy: [["training", "accuracy"], ["validation", "val_accuracy"]],
+  figure: [["training", report.figure], ["validation", `val_${report.figure}`]],
   learning_rate: [["learning rate", "learning_rate"]],
 };
-const said = (name, value) => (name.includes("accuracy") ? percent(value) : short(value));
+const title = (name) => (name === "figure" ? report.figure : name);
+const said = (name, value) => (name === "figure" ? percent(value) : short(value));
+// A task may measure its figure on the validation images alone.
+const known = ([, key]) => report.metrics.some((row) => row[key] != null);
 
 // Epochs of both phases one after the other, a line between the phases.
 function curve(name) {
-  const rows = report.metrics, lines = PLOTS[name];
-  const { svg, width, height } = canvas(byId(name), 180, `${name} over the epochs`);
-  const values = rows.flatMap((row) => lines.map(([, key]) => row[key])).filter((value) => value !== null);
+  const rows = report.metrics, lines = PLOTS[name].filter(known);
+  if (!lines.length) return;
+  const { svg, width, height } = canvas(byId(name), 180, `${title(name)} over the epochs`);
+  const values = rows.flatMap((row) => lines.map(([, key]) => row[key])).filter((value) => value != null);
   if (!values.length) return;
   const top = Math.max(...values), low = name === "learning_rate" ? 0 : Math.min(...values), span = top - low || 1;
   const left = 8, right = 8, up = 34, bottom = height - 22;
@@ -32,8 +36,8 @@ function curve(name) {
       run = [];
     };
     rows.forEach((row, number) => {
-      if (row[key] === null || (number && row.phase !== rows[number - 1].phase)) flush();
-      if (row[key] === null) return;
+      if (row[key] == null || (number && row.phase !== rows[number - 1].phase)) flush();
+      if (row[key] == null) return;
       run.push(`${x(number)},${y(row[key])}`);
       if (rows.length <= 60) draw(svg, "circle", { class: "dot" + second, cx: x(number), cy: y(row[key]), r: 3 });
     });
@@ -46,7 +50,7 @@ function curve(name) {
   });
   draw(svg, "rect", { class: "pickable", fill: "transparent", x: 0, y: 0, width, height });
   const words = (row) => {
-    const told = lines.map(([label, key]) => `${label} ${row[key] === null ? "no number" : said(name, row[key])}`);
+    const told = lines.map(([label, key]) => `${label} ${row[key] == null ? "no number" : said(name, row[key])}`);
     return `${row.phase}, epoch ${row.epoch}: ${told.join(", ")}`;
   };
   byId(`${name}-said`).textContent = words(rows[rows.length - 1]);

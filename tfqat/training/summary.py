@@ -15,7 +15,7 @@ from tfqat.core.files import write_text
 from tfqat.graph.placement import Placement, placement_from_dict
 from tfqat.graph.rows import Row
 from tfqat.pages.page import filled, page, table
-from tfqat.training.journal import COLUMNS, read_metrics, read_statuses
+from tfqat.training.journal import FIRST, read_metrics, read_statuses
 from tfqat.training.results import Results
 from tfqat.training.stages import Stage, cells_of, read_stages
 
@@ -30,11 +30,13 @@ def write_summary(results: Results) -> Path:
         OSError: it cannot be read or written.
     """
     plan = _placement(results.qat_model)
-    document = {"metrics": [_numbers(row) for row in read_metrics(results)]}
+    rows = read_stages(results.stages)
+    document = {"metrics": [_numbers(row) for row in read_metrics(results)], "figure": _figure(rows)}
     folder = files("tfqat.training")
     template, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("summary.html", "summary.js"))
     parts = {
-        "stages": _stages(read_stages(results.stages)),
+        "stages": _stages(rows),
+        "figure": escape(_figure(rows)),
         "curves": "" if document["metrics"] else "hidden",
         "placement": _placed(plan),
         "spec": escape(results.spec.read_text(encoding="utf-8")) if results.spec.exists() else "",
@@ -58,10 +60,15 @@ def _placement(path: Path) -> Placement | None:
 def _numbers(row: dict[str, str]) -> dict[str, Any]:
     """An epoch; what is not known, infinite or no number is None."""
     found: dict[str, Any] = {"phase": row["phase"], "epoch": int(row["epoch"])}
-    for name in COLUMNS[2:]:
-        value = float(row[name]) if row.get(name) else float("nan")
+    for name in row.keys() - set(FIRST):
+        value = float(row[name]) if row[name] else float("nan")
         found[name] = value if abs(value) < float("inf") else None
     return found
+
+
+def _figure(rows: Sequence[Stage]) -> str:
+    """What the models are compared by."""
+    return rows[0].figure if rows else "accuracy"
 
 
 def _facts(results: Results) -> str:
@@ -75,7 +82,7 @@ def _notes(results: Results) -> list[str]:
 
 
 def _stages(rows: Sequence[Stage]) -> str:
-    heads = ["stage", "accuracy", "points", "file size", "run by"]
+    heads = ["stage", _figure(rows), "points", "file size", "run by"]
     cells = [cells_of(row, rows[0]) for row in rows]
     return table("stages", heads, [(name, *numbers, runner) for name, runner, *numbers in cells], (0, 4))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -22,11 +22,27 @@ from tfqat.view.view import view
 _JUDGED_ELEMENTS, _FEWEST, _MOST = 4e7, 4, 64
 
 Inputs = dict[str, np.ndarray]  # Keras input -> array
-Batch = tuple[Inputs, np.ndarray | None]  # and labels
+Batch = tuple[Inputs, Any]  # and labels, or other targets, or None
+
+# Name, the outputs of a stage and those of the trained model -> the row.
+_Rows = Callable[[str, list[np.ndarray], list[np.ndarray]], Row]
+
+
+class Meter(Protocol):
+    """What measures outputs that are no classes; see :class:`tfqat.tasks.task.Meter`."""
+
+    def add(self, outputs: Sequence[np.ndarray], targets: Any) -> None: ...
+
+    def figure(self) -> float: ...
 
 
 def compare(
-    trained: keras.Model, final: keras.Model, files: Files, dataset: Any | None, class_output: int = 0
+    trained: keras.Model,
+    final: keras.Model,
+    files: Files,
+    dataset: Any | None,
+    class_output: int = 0,
+    measure: tuple[str, Callable[[], Meter]] | None = None,
 ) -> Report:
     """The Report of the files against the trained model.
 
@@ -34,8 +50,9 @@ def compare(
         trained: the model that was trained (or ``final`` again): accuracy and classes are compared with it.
         final: its finalized form, whose tensors the blocks are judged against.
         files: the exported files.
-        dataset: batches of inputs or of (inputs, integer labels); arrays; None for random inputs.
-        class_output: which output has the classes.
+        dataset: batches of inputs or of (inputs, targets); arrays; None for random inputs.
+        class_output: which output has the classes, where the targets are integer labels.
+        measure: a figure's name, and what makes its Meter, where the targets are something else.
 
     Raises:
         TfqatError: no file that can be run, files of another model, or data that do not fit it.
@@ -46,22 +63,23 @@ def compare(
         raise TfqatError(f"There is no file to run among {sorted(files.paths)}; export the model again.")
     batches = list(batches_of(dataset, graph))
     expected = _predict(lambda inputs: _call(trained, graph, inputs), batches)
-    labels = _labels(batches)
+    rowed = _measured(measure[1], batches) if measure else _classified(_labels(batches), class_output)
     judged = _first(batches, _judged_count(graph))
     values, noise = values_of(final, judged), max(noise_error(final, judged, NOISE, NOISE_SEEDS))
 
     def row_of(stage: Stage) -> Row:
         # Opened here, so that one large model at a time is in memory.
         opened = _opened(stage, files, graph)
-        row = _row(stage.name, _predict(_by_order(opened), batches), expected, labels, class_output)
+        row = rowed(stage.name, _predict(_by_order(opened), batches), expected)
         return _judged(row, opened, judged, values)
 
     return Report(
-        _row("QAT", expected, expected, labels, class_output),
+        rowed("QAT", expected, expected),
         tuple(row_of(stage) for stage in stages),
         noise,
         len(next(iter(judged.values()))),
         tuple(disagreements(files)),
+        measure[0] if measure else "accuracy",
     )
 
 
@@ -87,7 +105,8 @@ def batches_of(dataset: Any | None, graph: Graph) -> Iterator[Batch]:
     for batch in dataset:
         empty = False
         inputs, labels = _parted(batch, len(graph.inputs))
-        yield _typed(by_input(graph, inputs), graph), None if labels is None else np.asarray(labels)
+        targets = keras.tree.map_structure(np.asarray, labels)
+        yield _typed(by_input(graph, inputs), graph), targets
     if empty:
         raise TfqatError("The data set to verify on has no batch; give one with at least one.")
 
@@ -158,10 +177,29 @@ def _predict(call: Callable[[Inputs], list[np.ndarray]], batches: Iterable[Batch
 
 
 def _labels(batches: Sequence[Batch]) -> np.ndarray | None:
-    labels = [label for _, label in batches if label is not None]
+    labels = [label for _, label in batches if isinstance(label, np.ndarray)]
     if len(labels) != len(batches) or any(not np.issubdtype(label.dtype, np.integer) for label in labels):
         return None
     return np.concatenate([label.reshape(len(label), -1)[:, 0] if label.ndim == 2 else label for label in labels])
+
+
+def _measured(meter: Callable[[], Meter], batches: Sequence[Batch]) -> _Rows:
+    """Rows of outputs that a Meter measures."""
+
+    def row(name: str, outputs: list[np.ndarray], _: list[np.ndarray]) -> Row:
+        gathered, start = meter(), 0
+        for inputs, targets in batches:
+            end = start + len(next(iter(inputs.values())))
+            gathered.add([output[start:end] for output in outputs], targets)
+            start = end
+        return Row(name, len(outputs[0]), measured=gathered.figure())
+
+    return row
+
+
+def _classified(labels: np.ndarray | None, class_output: int) -> _Rows:
+    """Rows of outputs that are classes, if they are."""
+    return lambda name, outputs, expected: _row(name, outputs, expected, labels, class_output)
 
 
 def _row(

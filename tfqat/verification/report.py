@@ -11,7 +11,7 @@ import numpy as np
 from tfqat.verification.blocks import BlockScore
 
 # How far a stage may be from the trained model.
-ACCURACY, AGREEMENT = 0.005, 0.99
+SCORE, AGREEMENT = 0.005, 0.99
 # End to end: at most this many times the trained model's own change under noise of this relative size.
 NOISE, NOISE_FACTOR, NOISE_SEEDS = 3e-7, 2.0, 4
 # Below this relative error nothing is wrong: a small model may have no value near an edge for noise to push over.
@@ -26,6 +26,7 @@ class Row:
         name: the stage.
         images: how many were run.
         correct: how many had the label's class on top; None without labels.
+        measured: the task's figure, 0 to 1, where that is not the share of right classes.
         agreeing: how many had the trained model's class on top; None where outputs are no classes.
         error: relative L2 error of the centered outputs, the largest of all outputs; None where not judged.
         judged: whether ``error`` is judged: not where the device rounds what the trained model does not.
@@ -37,15 +38,18 @@ class Row:
     images: int
     correct: int | None = None
     agreeing: int | None = None
+    measured: float | None = None
     error: float | None = None
     judged: bool = True
     blocks: tuple[BlockScore, ...] = ()
     note: str = ""
 
     @property
-    def accuracy(self) -> float | None:
-        """Share of the images whose class is right, 0 to 1."""
-        return None if self.correct is None else self.correct / self.images
+    def score(self) -> float | None:
+        """The task's figure, else the share of the images whose class is right, 0 to 1."""
+        if self.measured is not None or self.correct is None:
+            return self.measured
+        return self.correct / self.images
 
     @property
     def agreement(self) -> float | None:
@@ -63,6 +67,7 @@ class Report:
         noise: the trained model's own error under noise, end to end.
         judged: how many images the blocks and the errors were judged on.
         disagreements: what the files say differently.
+        figure: name of what the scores are.
     """
 
     trained: Row
@@ -70,6 +75,7 @@ class Report:
     noise: float
     judged: int
     disagreements: tuple[str, ...] = ()
+    figure: str = "accuracy"
     problems: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +104,7 @@ def _problems(report: Report) -> list[str]:
     found = list(report.disagreements)
     limit = NOISE_FACTOR * max(report.noise, NOISE_FLOOR)
     for row in report.rows:
-        found += _row_problems(row, report.trained)
+        found += _row_problems(row, report.trained, report.figure)
         found += _block_problems(row)
         if row.judged and row.error is not None and not row.error <= limit:
             found.append(f"{row.name}: end-to-end error {row.error:.2e} is above {limit:.2e}")
@@ -116,15 +122,13 @@ def _block_problems(row: Row) -> list[str]:
     ]
 
 
-def _row_problems(row: Row, trained: Row) -> list[str]:
+def _row_problems(row: Row, trained: Row, figure: str) -> list[str]:
     found = []
-    if row.correct is not None and trained.correct is not None:
-        allowed = math.ceil(ACCURACY * row.images)
-        if abs(row.correct - trained.correct) > allowed:
-            found.append(
-                f"{row.name}: accuracy {row.accuracy:.2%} is more than {100 * ACCURACY:g} point from the trained "
-                f"model's {trained.accuracy:.2%}"
-            )
+    if _apart(row, trained):
+        found.append(
+            f"{row.name}: {figure} {row.score:.2%} is more than {100 * SCORE:g} point from the trained model's "
+            f"{trained.score:.2%}"
+        )
     # Without labels the images may be noise, on which a net may sit on the edge between classes everywhere.
     if (
         row.correct is not None
@@ -135,11 +139,19 @@ def _row_problems(row: Row, trained: Row) -> list[str]:
     return found
 
 
+def _apart(row: Row, trained: Row) -> bool:
+    if row.measured is not None and trained.measured is not None:
+        return abs(row.measured - trained.measured) > SCORE
+    if row.correct is None or trained.correct is None:
+        return False
+    return abs(row.correct - trained.correct) > math.ceil(SCORE * row.images)
+
+
 def _lines(report: Report) -> Sequence[str]:
     lines = [row.note for row in report.rows if row.note]
     for row in report.rows:
         parts = [f"{row.name}: {row.images} images"]
-        parts += [] if row.accuracy is None else [f"accuracy {row.accuracy:.2%} (QAT {report.trained.accuracy:.2%})"]
+        parts += [] if row.score is None else [f"{report.figure} {row.score:.2%} (QAT {report.trained.score:.2%})"]
         parts += [] if row.agreement is None else [f"same class as QAT on {row.agreement:.2%}"]
         parts += [] if row.error is None else [f"end-to-end error {row.error:.2e}"]
         lines.append(", ".join(parts))

@@ -53,6 +53,7 @@ class _Rows:
     boxes: tf.Tensor
     classes: tf.Tensor
     crowd: tf.Tensor
+    areas: tf.Tensor
 
 
 def load(
@@ -66,6 +67,8 @@ def load(
 
     and, in validation and calibration,
 
+    - ``areas`` ``(batch, rows)`` float32: square pixels of the image itself, by which evaluation calls objects small;
+    - ``size`` ``(batch, 2)`` float32: height and width of the image itself;
     - ``scale`` ``(batch, 2)`` float32, downwards and across: boxes divided by it lie in the image's own pixels;
     - ``index`` ``(batch,)`` int64: the image's place among the Examples.
 
@@ -118,6 +121,7 @@ def _rows(reading: Reading) -> _Rows:
         boxes=tf.constant(np.concatenate([one.boxes for one in reading.examples])),
         classes=tf.constant(np.concatenate([one.classes for one in reading.examples])),
         crowd=tf.constant(np.concatenate([one.crowd for one in reading.examples])),
+        areas=tf.constant(np.concatenate([one.areas for one in reading.examples])),
     )
 
 
@@ -133,11 +137,13 @@ def _plain(rows: _Rows, model: Input, most: int) -> Callable[[tf.Tensor], tuple[
 
     def element(index: tf.Tensor) -> tuple[tf.Tensor, Targets]:
         image, own = _image(rows, index), _targets(rows, index)
-        size = tf.shape(image)[:2]
-        scaled = fitting(size[0], size[1], model.size)
+        shape = tf.shape(image)[:2]
+        scaled = fitting(shape[0], shape[1], model.size)
         image, boxes = placed(image, own["boxes"], model.size, scaled, tf.zeros(2, tf.int32))
-        scale = tf.cast(scaled, tf.float32) / tf.cast(size, tf.float32)
-        return _normalized(image, model), _padded(own | {"boxes": boxes}, most) | {"scale": scale, "index": index}
+        size = tf.cast(shape, tf.float32)
+        whole = {"scale": tf.cast(scaled, tf.float32) / size, "size": size, "index": index}
+        areas = rows.areas[rows.starts[index] : rows.starts[index + 1]]
+        return _normalized(image, model), _padded(own | {"boxes": boxes, "areas": areas}, most) | whole
 
     return element
 
@@ -171,8 +177,12 @@ def _normalized(image: tf.Tensor, model: Input) -> tf.Tensor:
 
 def _padded(targets: Targets, most: int) -> Targets:
     spare = most - tf.shape(targets["classes"])[0]
-    return {
-        "boxes": tf.ensure_shape(tf.pad(targets["boxes"], [[0, spare], [0, 0]]), (most, 4)),
-        "classes": tf.ensure_shape(tf.pad(targets["classes"], [[0, spare]], constant_values=PADDING), (most,)),
-        "crowd": tf.ensure_shape(tf.pad(targets["crowd"], [[0, spare]]), (most,)),
-    }
+
+    def filled(name: str, value: tf.Tensor) -> tf.Tensor:
+        filling = PADDING if name == "classes" else 0
+        padded = tf.pad(
+            value, [[0, spare], *[[0, 0]] * (value.shape.rank - 1)], constant_values=tf.cast(filling, value.dtype)
+        )
+        return tf.ensure_shape(padded, (most, *value.shape[1:]))
+
+    return {name: filled(name, value) for name, value in targets.items()}

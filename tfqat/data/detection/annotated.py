@@ -1,0 +1,72 @@
+"""Annotated: the images with boxes that a spec names: Pascal VOC, COCO or TFRecord."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tfqat.data.detection import coco, tfrecord, voc
+from tfqat.data.detection.augment import Augment
+from tfqat.data.detection.clean import Choices, Reading
+from tfqat.data.detection.pipeline import Input
+from tfqat.data.detection.pipeline import load as streams
+from tfqat.data.pipeline import Data
+from tfqat.errors import TfqatError
+
+
+def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
+    """The splits of ``dataset``, a spec's section; what was found wrong in them is printed.
+
+    Raises:
+        TfqatError: data that cannot be used, another number of classes, or, with ``strict``, anything that is not as it
+            should be.
+    """
+    choices = Choices(dataset.crowd, dataset.degenerate, dataset.outside, dataset.strict)
+    train, validation = _READERS[dataset.kind](dataset, choices)
+    for reading in (train, validation):
+        if reading.report.findings:
+            print(reading.report)
+    names = train.class_map.names
+    if num_classes not in (None, len(names)):
+        raise TfqatError(
+            f"dataset_config: the annotations have {len(names)} classes ({', '.join(names[:10])}"
+            f"{', ...' if len(names) > 10 else ''}), but the model has {num_classes}. Set model_config.num_classes to "
+            f"{len(names)}, or name those wanted in dataset_config.classes."
+        )
+    augment = Augment(**dataset.augment.model_dump())
+    model = Input(_size(dataset), dataset.preprocessing)
+    return streams(train, validation, model, dataset.batch_size, seed, augment)
+
+
+def input_shape(dataset: Any) -> tuple[int, int, int]:
+    """One RGB image."""
+    return (*_size(dataset), 3)
+
+
+def _size(dataset: Any) -> tuple[int, int]:
+    height, width = dataset.image_size
+    return int(height), int(width)
+
+
+def _voc(dataset: Any, choices: Choices) -> tuple[Reading, Reading]:
+    train, validation = (
+        voc.read(dataset.path, split, dataset.classes, choices) for split in (dataset.train_split, dataset.val_split)
+    )
+    return train, validation
+
+
+def _coco(dataset: Any, choices: Choices) -> tuple[Reading, Reading]:
+    train = coco.read(dataset.train_annotations, dataset.train_images, dataset.classes, choices)
+    return train, coco.read(dataset.val_annotations, dataset.val_images, dataset.classes, choices)
+
+
+def _tfrecord(dataset: Any, choices: Choices) -> tuple[Reading, Reading]:
+    train, validation = (tfrecord.read(files, None, choices) for files in (dataset.train_files, dataset.val_files))
+    return train, validation
+
+
+_READERS: Mapping[str, Callable[[Any, Choices], tuple[Reading, Reading]]] = {
+    "voc": _voc,
+    "coco": _coco,
+    "tfrecord": _tfrecord,
+}

@@ -1,0 +1,75 @@
+"""Task: what the outputs of a model mean, and so what it learns from, and by which figure it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from tfqat.data.pipeline import Data
+from tfqat.training.criterion import Criterion
+
+# The arrays of a model's outputs, in the order in which Keras flattens them, for all images of a batch.
+Outputs = Sequence[np.ndarray]
+
+
+class Meter(Protocol):
+    """Gathers what a model says of a data set, batch by batch."""
+
+    def add(self, outputs: Outputs, targets: Any) -> None:
+        """Adds one batch: what the model gave, and what the data set wants."""
+        ...
+
+    def figure(self) -> float:
+        """The task's figure over all that was added, 0 to 1."""
+        ...
+
+    def result(self) -> Result:
+        """All that is to be said of it."""
+        ...
+
+
+class Result(Protocol):
+    """What a Meter found."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        ...
+
+    def tables(self, name: str, run_by: str) -> Any:
+        """As rich prints it, for the model ``name`` that the program ``run_by`` ran."""
+        ...
+
+
+class Task(Protocol):
+    """One task of one spec.
+
+    Attributes:
+        figure: name of the number by which its models are compared, 0 to 1, more is better.
+        outputs: how many outputs its models have.
+    """
+
+    figure: str
+    outputs: int
+
+    def check(self, model: keras.Model, source: str) -> None:
+        """Raises TfqatError unless the outputs of ``model``, which came from ``source``, are those of the task."""
+        ...
+
+    def data(self, model: keras.Model | None = None) -> Data:
+        """The spec's data, checked against the classes of the model; of the spec where there is none."""
+        ...
+
+    def criterion(self, model: keras.Model, data: Data) -> Criterion:
+        """What the float ``model`` and all that is made of it are trained and judged by."""
+        ...
+
+    def meter(self, data: Data) -> Meter:
+        """An empty Meter for outputs on ``data``."""
+        ...
+
+    def finish(self, folder: Any, files: Mapping[str, Any], model: keras.Model) -> Mapping[str, tuple[str, str]]:
+        """Adds files to an export: role -> file name and what reads it."""
+        ...
