@@ -79,13 +79,15 @@ def test_the_trained_model(spec, made, capsys):
     _, images, labels = made
     model = tfqat.load_model(f"{spec.results_dir}/qat.keras")
     expected = keras.ops.convert_to_numpy(model(images))
-    assert found.accuracy == pytest.approx(np.mean(expected.argmax(1) == labels))
-    assert found.loss == pytest.approx(float(keras.losses.SparseCategoricalCrossentropy()(labels, expected)), rel=1e-4)
+    assert found.score == pytest.approx(np.mean(expected.argmax(1) == labels))
+    assert found.result.metrics.loss == pytest.approx(
+        float(keras.losses.SparseCategoricalCrossentropy()(labels, expected)), rel=1e-4
+    )
     printed = capsys.readouterr().out
-    assert f"{found.accuracy:.2%}" in printed
+    assert f"{found.score:.2%}" in printed
     assert "Confusion matrix" in printed
     written = Path(printed.split("Written to ")[1].strip())
-    assert json.loads(written.read_text())["top1"] == found.accuracy
+    assert json.loads(written.read_text())["top1"] == found.score
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.qdq.onnx"])
@@ -94,10 +96,10 @@ def test_an_onnx_file(name, spec, made, export, tmp_path):
     found = evaluate(spec, export / name, json_path=str(tmp_path / "numbers.json"))
     scores = scores_of(export / name, images)
     assert found.run_by == "onnxruntime"
-    assert found.accuracy == pytest.approx(np.mean(scores.argmax(1) == labels), abs=2 / len(labels))
+    assert found.score == pytest.approx(np.mean(scores.argmax(1) == labels), abs=2 / len(labels))
     told = json.loads((tmp_path / "numbers.json").read_text())
     assert told["model"] == name
-    assert told["top5"] == found.metrics.top5
+    assert told["top5"] == found.result.metrics.top5
     assert (
         np.sum(told["confusion_matrix"]) == told["images"] == len(labels) == sum(c["support"] for c in told["classes"])
     )
@@ -110,8 +112,8 @@ def test_a_cache_changes_what_the_float_file_computes(spec, export):
     cached = evaluate(spec, export / "model.onnx", export / "model.cache", json_path="-")
     kept = evaluate(spec, export / "model.onnx", export / "model.cache", export / "layer_precisions.txt", "-")
     qdq = evaluate(spec, export / "model.qdq.onnx", json_path="-")
-    assert cached.loss != plain.loss
-    assert kept.loss == pytest.approx(qdq.loss, abs=1e-4)
+    assert cached.result.metrics.loss != plain.result.metrics.loss
+    assert kept.result.metrics.loss == pytest.approx(qdq.result.metrics.loss, abs=1e-4)
     assert kept.name == "model.onnx + model.cache + layer_precisions.txt"
 
 
@@ -127,13 +129,13 @@ def test_a_file_of_a_fixed_batch(spec, export):
         info.type.tensor_type.shape.dim[0].dim_value = 64
     onnx.save(model, export / "fixed.onnx")
     fixed = evaluate(spec, export / "fixed.onnx", json_path="-")
-    assert np.array_equal(fixed.metrics.confusion, free.metrics.confusion)
+    assert np.array_equal(fixed.result.metrics.confusion, free.result.metrics.confusion)
 
 
 def test_a_float_keras_file(spec, tmp_path):
     keras.utils.set_random_seed(1)
     net().save(tmp_path / "float.keras")
-    assert 0 < evaluate(spec, tmp_path / "float.keras", json_path="-").accuracy < 0.5
+    assert 0 < evaluate(spec, tmp_path / "float.keras", json_path="-").score < 0.5
 
 
 def linear(shape, classes):
@@ -201,7 +203,7 @@ def test_a_tflite_file(spec, made, tmp_path):
     interpreter.set_tensor(taken["index"], np.clip(np.rint(images / scale) + zero, -128, 127).astype(np.int8))
     interpreter.invoke()
     assert found.run_by == "LiteRT"
-    assert found.accuracy == pytest.approx(np.mean(interpreter.get_tensor(given["index"]).argmax(1) == labels))
+    assert found.score == pytest.approx(np.mean(interpreter.get_tensor(given["index"]).argmax(1) == labels))
     (tmp_path / "text.tflite").write_text("no model at all")
     with pytest.raises(TfqatError, match="no TFLite file"):
         evaluate(spec, tmp_path / "text.tflite", json_path="-")

@@ -43,8 +43,8 @@ def test_a_run_from_float_to_finalized(make_spec, capsys):
 
     # The saved model is the one of the table.
     score = evaluate(spec)
-    assert score.accuracy == pytest.approx(rows[3].score)
-    assert f"{score.accuracy:.2%}" in capsys.readouterr().out
+    assert score.score == pytest.approx(rows[3].score)
+    assert f"{score.score:.2%}" in capsys.readouterr().out
     # Keras itself reads both files, compiled as they were.
     for path in (results.float_model, results.qat_model):
         assert keras.models.load_model(path).compiled
@@ -55,7 +55,7 @@ def test_a_run_from_float_to_finalized(make_spec, capsys):
     for images, batch_labels in load(spec.dataset, spec.random_seed).validation:
         guesses += list(np.argmax(model(images, training=False), axis=-1))
         labels += list(batch_labels.numpy())
-    assert np.mean(np.equal(labels, guesses)) == pytest.approx(score.accuracy)
+    assert np.mean(np.equal(labels, guesses)) == pytest.approx(score.score)
 
     # A second run trains nothing, says so, and prints the table again.
     before = results.status.read_text()
@@ -72,7 +72,7 @@ def test_float_only(make_spec):
     results = results_of(spec)
     assert [row.name for row in read_stages(results.stages)] == ["float"]
     assert not results.qat_model.exists()
-    assert evaluate(spec).accuracy == pytest.approx(read_stages(results.stages)[0].score)
+    assert evaluate(spec).score == pytest.approx(read_stages(results.stages)[0].score)
 
 
 def test_a_checkpoint_without_float_epochs_and_calibration_only(make_spec, user_module, tmp_path):

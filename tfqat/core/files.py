@@ -37,7 +37,8 @@ def replace_on_success(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def folder_on_success(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields an empty temporary folder; if the block ends without an error, each file in it moves into ``folder``.
+    """Yields an empty temporary folder; if the block ends without an error, each file in it moves into ``folder``,
+    those in folders of it into the like folders.
 
     A file of the same name is replaced, others stay. Nothing is moved before all has been written, so that a block
     that fails leaves ``folder`` as it was, or makes none.
@@ -49,11 +50,13 @@ def folder_on_success(folder: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        files = sorted(temporary.iterdir())
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
         for file in files:
             _flush(file)
         for file in files:
-            os.replace(file, final / file.name)
+            place = final / file.relative_to(temporary)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if made and not any(final.iterdir()):

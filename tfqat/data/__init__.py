@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tfqat.errors import TfqatError
+
 if TYPE_CHECKING:
     from tfqat.data.pipeline import Data
 
@@ -30,6 +32,35 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
         TfqatError: the data is missing, broken or does not fit; the message says what, where and how to mend it.
     """
     return import_module(KINDS[dataset.kind]).load(dataset, seed, num_classes)
+
+
+def class_names(dataset: Any) -> tuple[str, ...]:
+    """The names of the classes in the order of the model's outputs, without loading an image.
+
+    Raises:
+        TfqatError: as ``preparer``.
+    """
+    return _of_files(dataset).class_names(dataset)
+
+
+def preparer(dataset: Any) -> Any:
+    """What makes the model's input of an image file's pixels; see :mod:`tfqat.data.image_files`.
+
+    Raises:
+        TfqatError: a kind whose data are no image files, so that nothing says how one becomes an input.
+    """
+    return _of_files(dataset).preparer(dataset)
+
+
+def _of_files(dataset: Any) -> Any:
+    module = import_module(KINDS[dataset.kind])
+    if not hasattr(module, "preparer"):
+        able = ", ".join(kind for kind, name in KINDS.items() if hasattr(import_module(name), "preparer"))
+        raise TfqatError(
+            f"dataset_config.kind {dataset.kind}: nothing says how an image file becomes an input of this model; "
+            f"expected one of {able}."
+        )
+    return module
 
 
 def input_shape(dataset: Any) -> tuple[int, int, int]:

@@ -6,6 +6,10 @@ import re
 
 import tensorflow as tf
 
+READABLE = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
+# Images, but of formats that tf.io.decode_image cannot read: named in an error, never passed over.
+UNREADABLE = {".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
+
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """RGB uint8; of an animated GIF the first frame; gray, palette and alpha images become RGB."""

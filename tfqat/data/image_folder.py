@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqat.data.encoded_image import decode, reason
+from tfqat.data.encoded_image import READABLE, UNREADABLE, decode, reason
+from tfqat.data.image_files import Prepare, Prepared
 from tfqat.data.pipeline import Data, Split, seeded
 from tfqat.errors import TfqatError
 
-READABLE = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
-# Images, but of formats that tf.io.decode_image cannot read: named in an error, never passed over.
-UNREADABLE = {".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 NAMED_IN_ERRORS = 10
 # With `crop`, images are resized to 8/7 of the size first: the 256 to 224 of the ImageNet papers.
 CROP_MARGIN = 8 / 7
@@ -78,6 +76,23 @@ def input_shape(dataset: Any) -> tuple[int, int, int]:
     size = dataset.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return (int(height), int(width), 3)
+
+
+def class_names(dataset: Any) -> tuple[str, ...]:
+    """The folders' names, without a look at the images."""
+    return _class_names(Path(dataset.train_dir), "train_dir")
+
+
+def preparer(dataset: Any) -> Prepare:
+    """What becomes of any image, as in validation."""
+    middle = _middle(dataset)
+
+    def prepare(image: tf.Tensor) -> Prepared:
+        height, width = image.shape[:2]
+        made = middle(image)
+        return Prepared(made, (height, width), (made.shape[0] / height, made.shape[1] / width))
+
+    return prepare
 
 
 def _class_names(folder: Path, key: str) -> tuple[str, ...]:
@@ -163,15 +178,31 @@ def _without(listing: Listing, bad: dict[str, str], names: tuple[str, ...]) -> L
     return Listing(*map(tuple, zip(*kept, strict=True)))
 
 
+def _larger(dataset: Any) -> tuple[int, int]:
+    """The size that is cut from."""
+    height, width, _ = input_shape(dataset)
+    return (round(height * CROP_MARGIN), round(width * CROP_MARGIN)) if dataset.augment.crop else (height, width)
+
+
+def _middle(dataset: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    """RGB uint8 -> its middle, as the model takes it."""
+    height, width, _ = input_shape(dataset)
+    prepare, larger = PREPROCESSING[dataset.preprocessing], _larger(dataset)
+
+    def middle(image: tf.Tensor) -> tf.Tensor:
+        resized = tf.image.resize(tf.cast(image, tf.float32), larger, antialias=True)
+        return prepare(tf.image.resize_with_crop_or_pad(resized, height, width))
+
+    return middle
+
+
 def _split(listing: Listing, dataset: Any, augmented: bool) -> Split:
     height, width, _ = input_shape(dataset)
-    prepare = PREPROCESSING[dataset.preprocessing]
+    prepare, larger, of_image = PREPROCESSING[dataset.preprocessing], _larger(dataset), _middle(dataset)
     flip, crop = dataset.augment.flip, dataset.augment.crop
-    larger = (round(height * CROP_MARGIN), round(width * CROP_MARGIN)) if crop else (height, width)
 
     def middle(file: tf.Tensor) -> tf.Tensor:
-        image = tf.image.resize(tf.cast(_read(file), tf.float32), larger, antialias=True)
-        return prepare(tf.image.resize_with_crop_or_pad(image, height, width))
+        return of_image(_read(file))
 
     def decode_larger(file: tf.Tensor) -> tf.Tensor:
         return tf.image.resize(tf.cast(_read(file), tf.float32), larger, antialias=True)

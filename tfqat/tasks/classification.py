@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
+from PIL.Image import Image
 
 from tfqat import data as datasets
+from tfqat.core.drawing import titled
+from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data
 from tfqat.errors import TfqatError
 from tfqat.tasks.compiled import compile_with
 from tfqat.tasks.task import Outputs
 from tfqat.verification.metrics import Metrics, metrics_of
 from tfqat.verification.metrics_table import metrics_tables
+from tfqat.verification.model_file import ModelFileError
 
 FIGURE = "accuracy"
 # How far the sum of probabilities may be from 1: those of bfloat16 have 8 bits each.
@@ -54,6 +58,17 @@ class Classification:
         classes = self.spec.model.num_classes if model is None else model.output_shape[-1]
         return datasets.load(self.spec.dataset, self.spec.random_seed, classes)
 
+    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: Data) -> None:
+        """One score for each class of the data."""
+        scores, expected = outputs[0], self.spec.model.num_classes or len(data.class_names)
+        found, top = scores.shape[1] if scores.ndim == 2 else None, int(np.max(targets))
+        if found is None or (expected and found != expected) or found <= top:
+            wanted = expected or f"at least {top + 1}"
+            raise ModelFileError(
+                f"{name} gives outputs of shape {scores.shape[1:]}, expected ({wanted},): one score for each class of "
+                "the data. Name a file of a model that was trained on it."
+            )
+
     def criterion(self, model: keras.Model, data: Data) -> CrossEntropy:
         """Cross entropy that fits the outputs: of probabilities where those of the first batch are, else of logits."""
         return CrossEntropy(loss_for(model, data.validation))
@@ -61,6 +76,46 @@ class Classification:
     def meter(self, data: Data) -> Accuracy:
         """Counts what is named rightly."""
         return Accuracy(data.class_names)
+
+    def findings(
+        self, name: str, outputs: Outputs, given: Sequence[Prepared], names: Sequence[str], threshold: float | None
+    ) -> list[Label]:
+        """The class of the highest score."""
+        if threshold is not None:
+            raise TfqatError("--threshold is for boxes; a classifier names a class of each image. Leave it out.")
+        scores = np.asarray(outputs[0], np.float64)
+        if scores.ndim != 2 or scores.shape[1] != len(names):
+            raise ModelFileError(f"{name} gives outputs of shape {scores.shape[1:]}, expected ({len(names)},).")
+        shares = probabilities_of(scores)
+        return [Label(names[row.argmax()], float(row.max()), dict(zip(names, row, strict=True))) for row in shares]
+
+    def drawn(self, image: Image, finding: Any, names: Sequence[str]) -> Image:
+        """The image with its label above it."""
+        return titled(image, f"{finding.label} {finding.confidence:.1%}")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a classifier says of one image; see :class:`tfqat.tasks.task.Finding`.
+
+    Attributes:
+        label: the class.
+        confidence: its probability.
+        probabilities: class -> probability.
+    """
+
+    label: str
+    confidence: float
+    probabilities: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        shares = {name: float(share) for name, share in self.probabilities.items()}
+        return {"label": self.label, "confidence": self.confidence, "probabilities": shares}
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """One row."""
+        return [(self.label, self.confidence)]
 
 
 @dataclass(frozen=True)
@@ -128,9 +183,16 @@ class ClassificationResult:
         return metrics_tables(name, run_by, self.metrics)
 
 
+def probabilities_of(scores: np.ndarray) -> np.ndarray:
+    """``(images, classes)``: the scores, or their softmax where they are no probabilities."""
+    if scores.min() >= 0 and np.allclose(scores.sum(axis=-1), 1, atol=ROUNDED):
+        return scores
+    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)
+
+
 def loss_for(model: keras.Model, dataset: Any) -> keras.losses.Loss:
     """Cross entropy that fits the outputs: probabilities where those of the first batch are, else logits."""
     images, _ = next(iter(dataset))
     outputs = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)), np.float64)
-    probabilities = outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=ROUNDED)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=probabilities_of(outputs) is not outputs)

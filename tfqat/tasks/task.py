@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
+from PIL.Image import Image
 
+from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data
 from tfqat.training.criterion import Criterion
 
@@ -28,6 +30,18 @@ class Meter(Protocol):
 
     def result(self) -> Result:
         """All that is to be said of it."""
+        ...
+
+
+class Finding(Protocol):
+    """What a model says of one image."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        ...
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Label, confidence, and what the task has besides."""
         ...
 
 
@@ -62,12 +76,26 @@ class Task(Protocol):
         """The spec's data, checked against the classes of the model; of the spec where there is none."""
         ...
 
+    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: Data) -> None:
+        """Raises TfqatError unless what the file ``name`` gave is of the shape that the data need."""
+        ...
+
     def criterion(self, model: keras.Model, data: Data) -> Criterion:
         """What the float ``model`` and all that is made of it are trained and judged by."""
         ...
 
     def meter(self, data: Data) -> Meter:
         """An empty Meter for outputs on ``data``."""
+        ...
+
+    def findings(
+        self, name: str, outputs: Outputs, given: Sequence[Prepared], names: Sequence[str], threshold: float | None
+    ) -> Sequence[Finding]:
+        """A Finding of each image, of what the file ``name`` gave for them."""
+        ...
+
+    def drawn(self, image: Image, finding: Any, names: Sequence[str]) -> Image:
+        """The image with what was found."""
         ...
 
     def finish(self, folder: Any, files: Mapping[str, Any], model: keras.Model) -> Mapping[str, tuple[str, str]]:

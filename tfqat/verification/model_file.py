@@ -1,4 +1,4 @@
-"""Model file: an exported classifier opened by the program that reads it, as a function from images to scores."""
+"""Model file: an exported model of images opened by the program that reads it, as a function to its outputs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from tfqat.exporters import layer_precisions, onnx_file
 from tfqat.verification.runner import Runner
 from tfqat.verification.simulation import simulate
 
+ImageShape = Sequence[int]
+
 
 class ModelFileError(TfqatError):
-    """A file that is no classifier of the data's images."""
+    """A file that is no model of the data's images."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,22 @@ class ModelFile:
     Attributes:
         name: what it is called in tables.
         run_by: the program that runs it.
-        predict: images ``(batch, height, width, channels)`` float32 -> scores ``(batch, classes)`` float32.
+        predict: images ``(batch, height, width, channels)`` float32 -> outputs in the file's order, float32.
         note: what is to be said of it.
     """
 
     name: str
     run_by: str
-    predict: Callable[[np.ndarray], np.ndarray]
+    predict: Callable[[np.ndarray], list[np.ndarray]]
     note: str = ""
 
 
 def open_onnx(
-    path: Path, image_shape: Sequence[int], cache: Path | None = None, precisions: Path | None = None
+    path: Path,
+    image_shape: ImageShape,
+    cache: Path | None = None,
+    precisions: Path | None = None,
+    outputs: int = 1,
 ) -> ModelFile:
     """A float or Q/DQ ONNX; with a cache, the INT8 engine that TensorRT would build of a float one.
 
@@ -47,6 +53,7 @@ def open_onnx(
         image_shape: of the data, ``(height, width, channels)``.
         cache: a TensorRT calibration cache.
         precisions: the layers that stay float beside the cache.
+        outputs: how many the model has.
 
     Raises:
         TfqatError: a file that is broken or of another kind, or takes other images.
@@ -54,16 +61,16 @@ def open_onnx(
     """
     model = onnx_file.load(path)
     if cache is None:
-        return _onnx(path.name, Runner(model), image_shape)
+        return _onnx(path.name, Runner(model), image_shape, outputs)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise ModelFileError(f"{path} has Q/DQ nodes of its own; a cache belongs to a float ONNX. Leave --cache out.")
     kept = layer_precisions.read(precisions) if precisions else {}
     simulation = simulate(model, caches.read(cache), kept)
     name = f"{path.name} + {cache.name}" + (f" + {precisions.name}" if precisions else "")
-    return _onnx(name, Runner(simulation.model), image_shape, f"Cache: {simulation.coverage}.")
+    return _onnx(name, Runner(simulation.model), image_shape, outputs, f"Cache: {simulation.coverage}.")
 
 
-def open_tflite(path: Path, image_shape: Sequence[int]) -> ModelFile:
+def open_tflite(path: Path, image_shape: ImageShape, outputs: int = 1) -> ModelFile:
     """A TFLite flatbuffer, integer or float; see :func:`open_onnx` for arguments and errors."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -74,11 +81,11 @@ def open_tflite(path: Path, image_shape: Sequence[int]) -> ModelFile:
     sizes = [entry["shape_signature"] for entry in Interpreter(model_content=data).get_input_details()]
     shapes = [tuple(None if size < 0 else int(size) for size in shape) for shape in sizes]
     # The interpreter takes any number of images, whatever the file says.
-    return _opened(path.name, "LiteRT", runner, [(None, *shape[1:]) for shape in shapes], image_shape)
+    return _opened(path.name, "LiteRT", runner, [(None, *shape[1:]) for shape in shapes], image_shape, outputs)
 
 
-def _onnx(name: str, runner: Runner, image_shape: Sequence[int], note: str = "") -> ModelFile:
-    return _opened(name, "onnxruntime", runner, runner.input_shapes, image_shape, note)
+def _onnx(name: str, runner: Runner, image_shape: ImageShape, outputs: int, note: str = "") -> ModelFile:
+    return _opened(name, "onnxruntime", runner, runner.input_shapes, image_shape, outputs, note)
 
 
 def _opened(
@@ -86,25 +93,34 @@ def _opened(
     run_by: str,
     runner: Any,
     shapes: Sequence[Sequence[int | None]],
-    image_shape: Sequence[int],
+    image_shape: ImageShape,
+    outputs: int,
     note: str = "",
 ) -> ModelFile:
-    if len(runner.inputs) != 1 or len(runner.outputs) != 1:
-        raise ModelFileError(
-            f"{name} has {len(runner.inputs)} inputs and {len(runner.outputs)} outputs, expected one of each: a "
-            "classifier of images."
-        )
+    check_count(name, len(runner.inputs), len(runner.outputs), outputs)
     check_images(name, shapes[0], image_shape)
     size, key = shapes[0][0], runner.inputs[0]
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        parts = [next(iter(runner.run({key: part}).values())) for part in _portions(images, size)]
-        return np.concatenate(parts)[: len(images)]
+    def predict(images: np.ndarray) -> list[np.ndarray]:
+        parts = [runner.run({key: part}).values() for part in _portions(images, size)]
+        return [np.concatenate(column)[: len(images)] for column in zip(*parts, strict=True)]
 
     return ModelFile(name, run_by, predict, note)
 
 
-def check_images(name: str, taken: Sequence[int | None], image_shape: Sequence[int]) -> None:
+def check_count(name: str, inputs: int, outputs: int, expected: int) -> None:
+    """Refuses a file that has not one input and as many outputs as expected.
+
+    Raises:
+        ModelFileError: says how many of each.
+    """
+    if (inputs, outputs) != (1, expected):
+        raise ModelFileError(
+            f"{name} has {inputs} inputs and {outputs} outputs, expected 1 and {expected}, as the models of this spec."
+        )
+
+
+def check_images(name: str, taken: Sequence[int | None], image_shape: ImageShape) -> None:
     """Refuses a file that takes other images than the data has.
 
     Raises:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+import tensorflow as tf
 
 from tfqat.data.detection import coco, tfrecord, voc
 from tfqat.data.detection.augment import Augment
 from tfqat.data.detection.clean import Choices, Reading
-from tfqat.data.detection.pipeline import Input
+from tfqat.data.detection.pipeline import Input, fitted
 from tfqat.data.detection.pipeline import load as streams
+from tfqat.data.image_files import Prepare, Prepared
 from tfqat.data.pipeline import Data
 from tfqat.errors import TfqatError
 
@@ -43,6 +47,25 @@ def input_shape(dataset: Any) -> tuple[int, int, int]:
     return (*_size(dataset), 3)
 
 
+def class_names(dataset: Any) -> tuple[str, ...]:
+    """The classes, without a look at the images."""
+    if dataset.kind != "tfrecord" and dataset.classes:
+        return tuple(dataset.classes)
+    return _NAMES[dataset.kind](dataset)
+
+
+def preparer(dataset: Any) -> Prepare:
+    """What becomes of any image, as in validation."""
+    model = Input(_size(dataset), dataset.preprocessing)
+
+    def prepare(image: tf.Tensor) -> Prepared:
+        made, _, whole = fitted(tf.cast(image, tf.float32), tf.zeros((0, 4)), model)
+        scale = whole["scale"].numpy()
+        return Prepared(made, tuple(image.shape[:2]), (float(scale[0]), float(scale[1])))
+
+    return prepare
+
+
 def _size(dataset: Any) -> tuple[int, int]:
     height, width = dataset.image_size
     return int(height), int(width)
@@ -69,4 +92,9 @@ _READERS: Mapping[str, Callable[[Any, Choices], tuple[Reading, Reading]]] = {
     "voc": _voc,
     "coco": _coco,
     "tfrecord": _tfrecord,
+}
+_NAMES: Mapping[str, Callable[[Any], tuple[str, ...]]] = {
+    "voc": lambda dataset: tuple(voc.all_classes(Path(dataset.path))),
+    "coco": lambda dataset: coco.class_names(dataset.train_annotations),
+    "tfrecord": lambda dataset: tfrecord.beside(Path(dataset.train_files)).names,
 }

@@ -51,6 +51,11 @@ def read(
     return cleaned(str(file), examples, class_map, findings, choices, track)
 
 
+def class_names(annotations: str | os.PathLike[str]) -> tuple[str, ...]:
+    """All categories of a file, by their number; errors as of :func:`read`."""
+    return _class_map(Path(annotations), _content(Path(annotations))["categories"], None).names
+
+
 def _content(file: Path) -> dict[str, list[Any]]:
     try:
         content = json.loads(file.read_bytes())

@@ -136,16 +136,22 @@ def _plain(rows: _Rows, model: Input, most: int) -> Callable[[tf.Tensor], tuple[
     """Index -> image and targets, whole and as it is."""
 
     def element(index: tf.Tensor) -> tuple[tf.Tensor, Targets]:
-        image, own = _image(rows, index), _targets(rows, index)
-        shape = tf.shape(image)[:2]
-        scaled = fitting(shape[0], shape[1], model.size)
-        image, boxes = placed(image, own["boxes"], model.size, scaled, tf.zeros(2, tf.int32))
-        size = tf.cast(shape, tf.float32)
-        whole = {"scale": tf.cast(scaled, tf.float32) / size, "size": size, "index": index}
+        own = _targets(rows, index)
+        image, boxes, whole = fitted(_image(rows, index), own["boxes"], model)
         areas = rows.areas[rows.starts[index] : rows.starts[index + 1]]
-        return _normalized(image, model), _padded(own | {"boxes": boxes, "areas": areas}, most) | whole
+        return image, _padded(own | {"boxes": boxes, "areas": areas}, most) | whole | {"index": index}
 
     return element
+
+
+def fitted(image: tf.Tensor, boxes: tf.Tensor, model: Input) -> tuple[tf.Tensor, tf.Tensor, Targets]:
+    """RGB from 0 to 255 as the model takes it, whole; the boxes with it; ``size`` and ``scale`` as of ``load``."""
+    shape = tf.shape(image)[:2]
+    scaled = fitting(shape[0], shape[1], model.size)
+    placed_image, placed_boxes = placed(image, boxes, model.size, scaled, tf.zeros(2, tf.int32))
+    size = tf.cast(shape, tf.float32)
+    whole = {"scale": tf.cast(scaled, tf.float32) / size, "size": size}
+    return _normalized(placed_image, model), placed_boxes, whole
 
 
 def _random(

@@ -48,7 +48,7 @@ def read(
     found = sorted(pattern.parent.glob(pattern.name))
     if not found:
         raise TfqatError(f"TFRecord: no file matches {str(pattern)!r}.")
-    class_map = _beside(pattern) if classes is None else classes
+    class_map = beside(pattern) if classes is None else classes
     findings: list[Finding] = []
     examples: list[Example] = []
     for file in found:
@@ -88,7 +88,12 @@ def _numbers(values: Iterable[float]) -> tf.train.Feature:
     return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
-def _beside(pattern: Path) -> ClassMap:
+def beside(pattern: Path) -> ClassMap:
+    """The class map beside the files of ``pattern``.
+
+    Raises:
+        TfqatError: there is none, or it cannot be read.
+    """
     path = pattern.parent / CLASS_MAP
     if not path.is_file():
         raise TfqatError(f'{pattern}: no class map at {path}. Write one there, such as {{"1": "cat", "2": "dog"}}.')

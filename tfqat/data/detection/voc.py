@@ -48,7 +48,7 @@ def read(
     root = Path(folder)
     findings: list[Finding] = []
     names = _listed(root, split, findings)
-    class_map = ClassMap.numbered(_all_classes(root) if classes is None else classes)
+    class_map = ClassMap.numbered(all_classes(root) if classes is None else classes)
     examples = []
     for name in names:
         try:
@@ -100,7 +100,8 @@ def _listed(root: Path, split: str, findings: list[Finding]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _all_classes(root: Path) -> list[str]:
+def all_classes(root: Path) -> list[str]:
+    """The names of all objects of all annotations below ``root``, sorted."""
     names: set[str] = set()
     for file in sorted((root / "Annotations").glob("*.xml")):
         try:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
+from PIL.Image import Image
 
 from tfqat import data as datasets
+from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data
 from tfqat.detection.anchors import Anchors, anchor_boxes
+from tfqat.detection.drawing import drawn
+from tfqat.tasks.detection.boxes import Boxes
 from tfqat.tasks.detection.criterion import DetectionCriterion
 from tfqat.tasks.detection.decoder import Decoder
-from tfqat.tasks.detection.meter import FIGURE, DetectionMeter
+from tfqat.tasks.detection.meter import FIGURE, DetectionMeter, in_own_pixels
 from tfqat.tasks.detection.outputs import ORDER, check_outputs, num_classes_of
+from tfqat.tasks.task import Outputs
+from tfqat.verification.model_file import ModelFileError
+
+# Boxes of a lower score are counted in evaluation, but would only clutter what a person reads.
+SHOWN = 0.3
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,17 @@ class Detection:
         classes = self.spec.model.num_classes if model is None else num_classes_of(model)
         return datasets.load(self.spec.dataset, self.spec.random_seed, classes)
 
+    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: Data) -> None:
+        """Both outputs, for each anchor and class."""
+        anchors = len(self.anchors)
+        expected = [(anchors, 4), (anchors, data.num_classes)]
+        received = [array.shape[1:] for array in outputs]
+        if received != expected:
+            raise ModelFileError(
+                f"{name} gives outputs of the shapes {received}, expected {expected}: box regression and class logits "
+                "of each anchor. Name a file of a model that was trained on these data."
+            )
+
     def criterion(self, model: keras.Model, data: Data) -> DetectionCriterion:
         """The losses that ``detection_config`` asks for, and AP50."""
         return DetectionCriterion(self.section, self.image_size, self.anchors, lambda: self.meter(data))
@@ -43,6 +64,24 @@ class Detection:
         """Average precision."""
         names = data.class_names or tuple(str(number) for number in range(data.num_classes or 0))
         return DetectionMeter(self.decoder, names)
+
+    def findings(
+        self, name: str, outputs: Outputs, given: Sequence[Prepared], names: Sequence[str], threshold: float | None
+    ) -> list[Boxes]:
+        """The boxes of each image, in its own pixels."""
+        expected = [(len(self.anchors), 4), (len(self.anchors), len(names))]
+        if [array.shape[1:] for array in outputs] != expected:
+            raise ModelFileError(
+                f"{name} gives outputs of the shapes {[array.shape[1:] for array in outputs]}, expected {expected}."
+            )
+        decoder = replace(self.decoder, score_threshold=SHOWN if threshold is None else threshold)
+        pairs = zip(decoder.detections(*outputs), given, strict=True)
+        own = [in_own_pixels(found, np.asarray(one.scale), np.asarray(one.size)) for found, one in pairs]
+        return [Boxes(found, tuple(names)) for found in own]
+
+    def drawn(self, image: Image, finding: Any, names: Sequence[str]) -> Image:
+        """The image with the boxes and their classes."""
+        return drawn(image, finding.found, names)
 
     @property
     def section(self) -> Any:
