@@ -68,6 +68,7 @@ def tflite_file(count, classes, batch=1, scales=None, signed=True):
 def _tensor(name, shape, scale):
     made = schema.TensorT()
     made.name, made.shape, made.buffer = name, shape, 0
+    made.shapeSignature = [-1 if shape[0] == 1 else shape[0], *shape[1:]]
     made.type = schema.TensorType.FLOAT32
     if scale is not None:
         made.type, made.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 import tfqat
@@ -96,7 +97,11 @@ def test_tflite(files, tmp_path):
     outputs = TfliteRunner(data).run({"image": image})
     tail = tail_for(outputs["class_logits"])
     told = files.expected(outputs["class_logits"], outputs["box_regression"], tail)
-    found = TfliteRunner(tflite_nms.with_nms(data, tail)).run({"image": image})
+    made = tflite_nms.with_nms(data, tail)
+    found = TfliteRunner(made).run({"image": image})
+    assert Interpreter(model_content=made).get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": sorted(found)}
+    }
     found["detection_boxes"] = found["detection_boxes"] * 128
     assert_telling(told, outputs["class_logits"], tail)
     np.testing.assert_allclose(by_value(found), by_value(told), rtol=1e-4, atol=1e-3)
