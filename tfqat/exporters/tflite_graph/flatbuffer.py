@@ -51,7 +51,7 @@ class Tensor:
     encoding: Encoding | None
 
 
-class _AlignedBuffer(schema.BufferT):
+class AlignedBuffer(schema.BufferT):
     """A constant's bytes at a multiple of ALIGNMENT: the schema's ``force_align``, which Python's writer forgets."""
 
     def Pack(self, builder: Any) -> Any:
@@ -73,7 +73,7 @@ class Flatbuffer:
         self._graph.name = "main"
         self._graph.tensors, self._graph.operators = [], []
         self._codes: dict[tuple[str, int], int] = {}
-        self._buffers = [_AlignedBuffer()]  # by convention the first is empty: that of tensors without data
+        self._buffers = [AlignedBuffer()]  # by convention the first is empty: that of tensors without data
         self._names: set[str] = set()
         self._stored_at: dict[bytes, int] = {}
         self._constants = 0
@@ -159,7 +159,7 @@ class Flatbuffer:
             self._constants += data.nbytes
             if self._constants > LARGEST - RESERVED:
                 raise TooLarge(f"{self._constants} bytes of constants, where the format ends at {LARGEST}")
-            buffer = _AlignedBuffer()
+            buffer = AlignedBuffer()
             buffer.data = data
             self._buffers.append(buffer)
             self._stored_at[key] = len(self._buffers) - 1
@@ -173,7 +173,7 @@ class Flatbuffer:
         return name
 
     def _metadata(self, name: str, text: str) -> Any:
-        buffer = _AlignedBuffer()
+        buffer = AlignedBuffer()
         buffer.data = np.frombuffer(text.encode().ljust(16, b"\0"), np.uint8)
         self._buffers.append(buffer)
         metadata = schema.MetadataT()
@@ -192,7 +192,7 @@ def unpack(data: bytes) -> Any:
     """The bytes of a file as a model of the schema's object API."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     for buffer in model.buffers:
-        buffer.__class__ = _AlignedBuffer
+        buffer.__class__ = AlignedBuffer
     return model
 
 
