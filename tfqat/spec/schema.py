@@ -386,6 +386,8 @@ class Export(Section):
     opset: Annotated[int, Field(ge=13, le=21)] = 17
     int8_weights: bool | None = None  # null: as the target has it
     aimet_version: Literal["0.6.1", "1.0.0", "2.0.0"] = "1.0.0"
+    detections: Literal["raw", "nms"] = "raw"  # nms: also files that decode boxes and suppress the overlapping ones
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05  # boxes below it are not in these files' outputs
     c_array: bool = False  # the TFLite flatbuffer as C source and header, too
     input_names: TensorNames | None = None
     output_names: TensorNames | None = None

@@ -102,10 +102,10 @@ class DetectionResult:
 
     def tables(self, name: str, run_by: str) -> Any:
         """Of all images, and of each class."""
-        whole = Table("model", "run by", title="Validation images: average precision by COCO's rules")
+        whole = Table(title=f"{name}, run by {run_by}: average precision on the validation images")
         for heading in ("images", "boxes", *COLUMNS):
             whole.add_column(heading, justify="right")
-        whole.add_row(name, run_by, f"{self.images:,}", f"{self.boxes:,}", *_cells(self.measured.mean))
+        whole.add_row(f"{self.images:,}", f"{self.boxes:,}", *_cells(self.measured.mean))
         each = Table("class", title="Classes")
         for heading in COLUMNS:
             each.add_column(heading, justify="right")
