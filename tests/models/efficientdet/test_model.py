@@ -133,6 +133,12 @@ def test_levels_three_to_five_are_where_blocks_end(name, channels):
     ]  # fmt: skip
 
 
+def test_options_go_to_the_named_backbone():
+    with without_values():
+        _, maps = backbone_levels("MobileNetV2", keras.Input((128, 128, 3)), "silu", options={"alpha": 0.35})
+    assert [tensor.shape[-1] for tensor in maps] == [16, 32, 112]
+
+
 def test_a_backbone_with_three_outputs_says_its_levels_itself():
     whole = tiny()
     own = keras.Model(whole.input, [whole.get_layer(f"conv{n}").output for n in (5, 3, 4)])
@@ -181,6 +187,13 @@ def test_weighted_sum_is_the_formula(count, weights):
         ("efficientdet_d0", (128, 128, 3), {"activation": "gelu"}, "one of silu, relu6, received 'gelu'"),
         ("efficientdet_d0", (128, 128, 3), {"backbone": "ResNet51"}, "no 'ResNet51'; it has .*ResNet50"),
         ("efficientdet_d0", (128, 128, 3), {"backbone": "tiny", "batch_norm_momentum": 1.0}, "below 1, received 1.0"),
+        ("efficientdet_d0", (128, 128, 3), {"backbone": "tiny", "backbone_options": {"alpha": 1}}, "tiny is a model"),
+        (
+            "efficientdet_d0",
+            (128, 128, 3),
+            {"backbone": "MobileNetV2", "backbone_options": {"width": 2}},
+            "MobileNetV2 cannot be built with weights None and {'width': 2}: .*width",
+        ),
         ("efficientdet_d0", (128, 128, 3), {"channels": 3}, "among width, .*received channels"),
         ("efficientdet_d0", (256, 256, 3), {"backbone": "tiny"}, r"takes \[\(128, 128, 3\)\]"),
         ("efficientdet_d0", (128, 128, 3), {"backbone": "short"}, r"no feature map of \[\(8, 8\), \(4, 4\)\]"),

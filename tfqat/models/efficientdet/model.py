@@ -28,6 +28,7 @@ def efficientdet(
     activation: str = "silu",
     backbone: str | keras.Model | None = None,
     weights: str | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
     batch_norm_momentum: float | None = None,
     **sizes: int | bool,
 ) -> keras.Model:
@@ -43,6 +44,7 @@ def efficientdet(
         activation: ``silu`` or ``relu6``, also in place of the backbone's SiLUs.
         backbone: another than the name's: of keras.applications, by name, or a functional model (see backbone.py).
         weights: of the backbone: None or ``imagenet``.
+        backbone_options: of a backbone by name, as ``{"alpha": 0.35}`` for a narrow MobileNetV2.
         batch_norm_momentum: of every BatchNorm, the backbone's too; None leaves them as they are. Of a training of n
             steps, statistics of momentum m still hold ``m ** n`` of their first values: with MobileNet's 0.999 two
             thirds after 400 steps.
@@ -57,7 +59,7 @@ def efficientdet(
     if activation not in ACTIVATIONS:
         raise TfqatError(f"activation: expected one of {', '.join(ACTIVATIONS)}, received {activation!r}.")
     image = keras.Input(input_shape, name="image")
-    image, maps = backbone_levels(backbone or scaling.backbone, image, activation, weights)
+    image, maps = backbone_levels(backbone or scaling.backbone, image, activation, weights, backbone_options)
     maps = made_levels(maps, scaling.width)
     for number in range(scaling.depth):
         maps = bifpn(maps, scaling.width, scaling.weighted, activation, f"bifpn{number}")
