@@ -133,11 +133,37 @@ def test_levels_three_to_five_are_where_blocks_end(name, channels):
     ]  # fmt: skip
 
 
+def test_options_go_to_the_named_backbone():
+    with without_values():
+        _, maps = backbone_levels("MobileNetV2", keras.Input((128, 128, 3)), "silu", options={"alpha": 0.35})
+    assert [tensor.shape[-1] for tensor in maps] == [16, 32, 112]
+
+
 def test_a_backbone_with_three_outputs_says_its_levels_itself():
     whole = tiny()
     own = keras.Model(whole.input, [whole.get_layer(f"conv{n}").output for n in (5, 3, 4)])
     _, maps = backbone_levels(own, keras.Input((128, 128, 3)), "silu")
     assert [tensor.shape[-1] for tensor in maps] == [12, 16, 20]
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [(None, {0.99, 0.999}), (0.5, {0.5})], ids=str)
+def test_momentum_is_that_of_every_batch_norm(momentum, expected):
+    model = efficientdet(
+        "efficientdet_d0", (128, 128, 3), 2, backbone="MobileNetV2", batch_norm_momentum=momentum, **SMALL
+    )
+    copy = keras.models.model_from_json(model.to_json())
+    found = [layer.momentum for layer in copy.layers if isinstance(layer, layers.BatchNormalization)]
+    assert set(found) == expected
+
+
+def test_momentum_is_how_much_of_the_old_statistics_stays():
+    model = efficientdet("efficientdet_d0", (128, 128, 3), 2, backbone=tiny(), batch_norm_momentum=0.25, **SMALL)
+    norm = model.get_layer("class_bn0_level3")
+    images = np.random.default_rng(0).random((2, 128, 128, 3), np.float32)
+    given = np.asarray(keras.Model(model.input, norm.input)(images, training=True))
+    model(images, training=True)
+    np.testing.assert_allclose(norm.moving_mean, 0.75 * given.mean((0, 1, 2)), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance, 0.25 + 0.75 * given.var((0, 1, 2)), rtol=1e-3)
 
 
 @pytest.mark.parametrize(("count", "weights"), [(2, (1.0, 3.0)), (3, (0.5, -2.0, 4.0))], ids=str)
@@ -160,6 +186,14 @@ def test_weighted_sum_is_the_formula(count, weights):
         ("efficientdet_d0", (None, 128, 3), {}, "does not halve"),
         ("efficientdet_d0", (128, 128, 3), {"activation": "gelu"}, "one of silu, relu6, received 'gelu'"),
         ("efficientdet_d0", (128, 128, 3), {"backbone": "ResNet51"}, "no 'ResNet51'; it has .*ResNet50"),
+        ("efficientdet_d0", (128, 128, 3), {"backbone": "tiny", "batch_norm_momentum": 1.0}, "below 1, received 1.0"),
+        ("efficientdet_d0", (128, 128, 3), {"backbone": "tiny", "backbone_options": {"alpha": 1}}, "tiny is a model"),
+        (
+            "efficientdet_d0",
+            (128, 128, 3),
+            {"backbone": "MobileNetV2", "backbone_options": {"width": 2}},
+            "MobileNetV2 cannot be built with weights None and {'width': 2}: .*width",
+        ),
         ("efficientdet_d0", (128, 128, 3), {"channels": 3}, "among width, .*received channels"),
         ("efficientdet_d0", (256, 256, 3), {"backbone": "tiny"}, r"takes \[\(128, 128, 3\)\]"),
         ("efficientdet_d0", (128, 128, 3), {"backbone": "short"}, r"no feature map of \[\(8, 8\), \(4, 4\)\]"),

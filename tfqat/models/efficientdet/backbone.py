@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -22,7 +22,11 @@ _SILU = ("silu", "swish")
 
 
 def backbone_levels(
-    backbone: str | keras.Model, image: keras.KerasTensor, activation: str, weights: str | None = None
+    backbone: str | keras.Model,
+    image: keras.KerasTensor,
+    activation: str,
+    weights: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Any, list[Any]]:
     """The input of a backbone, and its feature maps of strides 8, 16 and 32.
 
@@ -32,12 +36,15 @@ def backbone_levels(
         image: the input.
         activation: replaces each SiLU of the backbone.
         weights: of a named one, as keras.applications takes it.
+        options: of a named one, further arguments that keras.applications takes, as MobileNetV2's ``alpha``.
 
     Raises:
-        TfqatError: no such backbone, or it has no feature map of a stride.
+        TfqatError: no such backbone, one that does not take the options, or without a feature map of a stride.
     """
     if isinstance(backbone, str):
-        model, ends = _application(backbone, image, weights), _block_ends(backbone)
+        model, ends = _application(backbone, image, weights, options or {}), _block_ends(backbone)
+    elif options:
+        raise TfqatError(f"backbone_options: {backbone.name} is a model already; expected none, received {options}.")
     else:
         model, ends = backbone, ".*"
     if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != tuple(image.shape[1:]):
@@ -49,12 +56,17 @@ def backbone_levels(
     return model.inputs[0], _of_strides(model.name, tensors, image)
 
 
-def _application(name: str, image: keras.KerasTensor, weights: str | None) -> keras.Model:
+def _application(name: str, image: keras.KerasTensor, weights: str | None, options: Mapping[str, Any]) -> keras.Model:
     build = getattr(keras.applications, name, None)
     if not callable(build):
         known = ", ".join(n for n in dir(keras.applications) if n[0].isupper())
         raise TfqatError(f"backbone: keras.applications has no {name!r}; it has {known}.")
-    return build(include_top=False, weights=weights, input_tensor=image)
+    try:
+        return build(include_top=False, weights=weights, input_tensor=image, **options)
+    except (TypeError, ValueError) as error:
+        raise TfqatError(
+            f"backbone: {name} cannot be built with weights {weights} and {dict(options)}: {error}"
+        ) from error
 
 
 def _block_ends(name: str) -> str:
