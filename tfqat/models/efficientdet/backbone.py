@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfqat.errors import TfqatError
+from tfqat.models.efficientdet import small_resnet
 
 STRIDES = (8, 16, 32)
 # Family -> the layers at which its blocks end. The next block expands its input before it halves it, so that the last
@@ -31,8 +32,8 @@ def backbone_levels(
     """The input of a backbone, and its feature maps of strides 8, 16 and 32.
 
     Args:
-        backbone: a name in keras.applications, built on ``image``; or a functional model with three outputs of those
-            strides, or of one output, of which the last tensor of each stride is taken.
+        backbone: ``small_resnet``, or a name in keras.applications, built on ``image``; or a functional model with
+            three outputs of those strides, or of one output, of which the last tensor of each stride is taken.
         image: the input.
         activation: replaces each SiLU of the backbone.
         weights: of a named one, as keras.applications takes it.
@@ -41,7 +42,9 @@ def backbone_levels(
     Raises:
         TfqatError: no such backbone, one that does not take the options, or without a feature map of a stride.
     """
-    if isinstance(backbone, str):
+    if backbone == small_resnet.NAME and not weights and not options:
+        model, ends = small_resnet.small_resnet(image, activation), ".*"
+    elif isinstance(backbone, str):
         model, ends = _application(backbone, image, weights, options or {}), _block_ends(backbone)
     elif options:
         raise TfqatError(f"backbone_options: {backbone.name} is a model already; expected none, received {options}.")
@@ -60,7 +63,10 @@ def _application(name: str, image: keras.KerasTensor, weights: str | None, optio
     build = getattr(keras.applications, name, None)
     if not callable(build):
         known = ", ".join(n for n in dir(keras.applications) if n[0].isupper())
-        raise TfqatError(f"backbone: keras.applications has no {name!r}; it has {known}.")
+        raise TfqatError(
+            f"backbone: keras.applications has no {name!r}; it has {known}. {small_resnet.NAME} is tfqat's own, "
+            "without published weights and without options."
+        )
     try:
         return build(include_top=False, weights=weights, input_tensor=image, **options)
     except (TypeError, ValueError) as error:
