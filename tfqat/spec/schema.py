@@ -239,7 +239,7 @@ class ModelOptions(Section):
     include_preprocessing: bool | None = None
     minimalistic: bool | None = None
     activation: Literal["silu", "relu6"] | None = None  # EfficientDet's, and in place of its backbone's SiLU
-    backbone: Text | None = None  # small_resnet, a name of keras.applications, or a "package.module:function"
+    backbone: Text | None = None  # narrow_resnet, a name of keras.applications, or a "package.module:function"
     width: Positive | None = None  # channels of the BiFPN and the heads
     depth: Positive | None = None  # BiFPNs
     head_depth: Positive | None = None  # convolutions of a head before its last

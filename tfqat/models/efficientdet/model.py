@@ -42,7 +42,8 @@ def efficientdet(
         input_shape: height and width are multiples of 128, so that each level has half the size of the one before.
         num_classes: classes.
         activation: ``silu`` or ``relu6``, also in place of the backbone's SiLUs.
-        backbone: another than the name's: of keras.applications, by name, or a functional model (see backbone.py).
+        backbone: another than the name's: ``narrow_resnet``, one of keras.applications, or a functional model (see
+            backbone.py).
         weights: of the backbone: None or ``imagenet``.
         backbone_options: of a backbone by name, as ``{"alpha": 0.35}`` for a narrow MobileNetV2.
         batch_norm_momentum: of every BatchNorm, the backbone's too; None leaves them as they are. Of a training of n
