@@ -40,6 +40,7 @@ STEP_HEADINGS = ("step", "wall ms", "CPU ms", "wall ratio", "CPU ratio")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="*", choices=NETS, default=NETS, metavar="NET", help=", ".join(NETS))
+    parser.add_argument("--activation", choices=("silu", "relu6"), default="silu")
     parser.add_argument("--verify", action="store_true", help="run the judges, which hold all tensors in memory")
     parser.add_argument("--steps", type=int, default=0, help="of D0, each kind (none)")
     arguments = parser.parse_args()
@@ -49,16 +50,16 @@ def main() -> None:
         if arguments.nets:
             print(_row(HEADINGS), _row(["---"] * len(HEADINGS)), sep="\n")
         for net in arguments.nets:
-            result = processes.submit(walk, net, arguments.verify).result()
+            result = processes.submit(walk, net, arguments.activation, arguments.verify).result()
             print(_row(_cells(result)), flush=True)
             failed += _missed(result)
         if arguments.steps:
-            times = processes.submit(alternate, arguments.steps).result()
+            times = processes.submit(alternate, arguments.activation, arguments.steps).result()
             failed += compare(times)
     sys.exit(f"failed: {'; '.join(failed)}" if failed else 0)
 
 
-def walk(net: str, verify: bool) -> dict[str, Any]:
+def walk(net: str, activation: str, verify: bool) -> dict[str, Any]:
     """One net's result; what tfqat prints goes to stderr."""
     import keras
 
@@ -68,7 +69,7 @@ def walk(net: str, verify: bool) -> dict[str, Any]:
 
     keras.utils.set_random_seed(0)
     size = SCALINGS[f"efficientdet_{net}"].image_size
-    model = efficientdet(f"efficientdet_{net}", (size, size, 3), CLASSES)
+    model = efficientdet(f"efficientdet_{net}", (size, size, 3), CLASSES, activation)
     images = _images(IMAGES, size)
     result: dict[str, Any] = {"net": net, "size": size, "parameters": model.count_params(), "seconds": {}}
     if verify:
@@ -144,7 +145,7 @@ def _missed(result: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{name}: {problem}" for problem in result.get("problems", ()))
 
 
-def alternate(count: int) -> dict[str, list[tuple[float, float]]]:
+def alternate(activation: str, count: int) -> dict[str, list[tuple[float, float]]]:
     """Wall and CPU seconds of D0's float and QAT steps, which alternate."""
     import keras
 
@@ -153,7 +154,7 @@ def alternate(count: int) -> dict[str, list[tuple[float, float]]]:
 
     keras.utils.set_random_seed(0)
     x = _images(BATCH, SIZE)
-    model = efficientdet("efficientdet_d0", (SIZE, SIZE, 3), CLASSES)
+    model = efficientdet("efficientdet_d0", (SIZE, SIZE, 3), CLASSES, activation)
     qat = tfqat.prepare(model)
     with redirect_stdout(sys.stderr):
         tfqat.calibrate(qat, [x], method="minmax")
