@@ -196,8 +196,9 @@ def _wanted() -> dict[str, Any]:
     anchors, rows = anchor_boxes((SIZE, SIZE)), []
     for _ in range(BATCH):
         corners, sides = rng.uniform(0, SIZE / 2, (OBJECTS, 2)), rng.uniform(SIZE / 16, SIZE / 2, (OBJECTS, 2))
-        found = targets(anchors, np.hstack([corners, corners + sides]), rng.integers(0, CLASSES, OBJECTS))
-        rows.append(np.hstack([found.classes[:, None], found.codes]).astype("float32"))
+        boxes, labels = np.hstack([corners, corners + sides]), rng.integers(0, CLASSES, OBJECTS)
+        classes, codes = map(np.asarray, targets(anchors, boxes, labels))
+        rows.append(np.hstack([classes[:, None], codes]).astype("float32"))
     wanted = np.stack(rows)
     return {"class_logits": wanted[..., :1], "box_regression": wanted}
 
