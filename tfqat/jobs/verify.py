@@ -69,9 +69,8 @@ def verify_spec(spec: Any, cache: Path | None = None, trust: bool = False) -> Re
     _check_target(model, files)
     task = task_of(spec)
     data = task.data(model)
-    measure = None if spec.task == "classification" else (task.figure, lambda: task.meter(data))
     with labels_explained():
-        report = compare(model, finalize(model), files, data.validation, measure=measure)
+        report = compare(model, finalize(model), files, data.validation, measure=task.measure(data))
         finished = task.finished(files.paths, data)
     results = Results(Path(spec.results_dir))
     rows = stages.add_stages(results.stages, [*_stages(report, files), *_finished_stages(finished, files, task.figure)])

@@ -82,6 +82,9 @@ class Classification:
         """Classification has no form of its own."""
         return None
 
+    def measure(self, data: Data) -> None:
+        """Classes are compared image by image."""
+
     def finish(self, folder: Path, files: Entries) -> Entries:
         """Nothing."""
         return {}

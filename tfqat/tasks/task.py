@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,6 +126,10 @@ class Task(Protocol):
 
     def open_own(self, path: Path, cache: Path | None, precisions: Path | None, shape: ImageShape) -> ModelFile | None:
         """A file of a form that only this task knows, opened; None where it is none."""
+        ...
+
+    def measure(self, data: Data) -> tuple[str, Callable[[], Meter]] | None:
+        """The figure and its meter for `verify`; None where outputs are classes, which it compares image by image."""
         ...
 
     def finish(self, folder: Path, files: Entries) -> Entries:

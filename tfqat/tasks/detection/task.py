@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,10 @@ class Detection:
     def open_own(self, path: Path, cache: Path | None, precisions: Path | None, shape: ImageShape) -> ModelFile | None:
         """A file with decoding and suppression of its own."""
         return open_finished(path, shape, cache, precisions) if is_finished(path) else None
+
+    def measure(self, data: Data) -> tuple[str, Callable[[], DetectionMeter]]:
+        """AP50."""
+        return self.figure, lambda: self.meter(data)
 
     def finish(self, folder: Path, files: Entries) -> Entries:
         """Files with decoding and suppression, where the spec asks for them."""
