@@ -108,8 +108,10 @@ def _detector(section: Any, shape: Any) -> keras.Model:
     if backbone and ":" in backbone:
         function = user_function(backbone, "model_config.options.backbone")
         backbone = call_with(function, {"input_shape": shape})
+    own = {name: options.pop(name) for name in names.BACKBONE_OPTIONS if name in options}
     weights = IMAGENET if section.weights == IMAGENET else None
-    return efficientdet(section.architecture, shape, section.num_classes, backbone=backbone, weights=weights, **options)
+    made = {"backbone": backbone, "weights": weights, "backbone_options": own, **options}
+    return efficientdet(section.architecture, shape, section.num_classes, **made)
 
 
 def _pretrained(build: Callable[..., keras.Model], shape: tuple[int, ...], classes: int, options: Any) -> keras.Model:

@@ -118,6 +118,12 @@ def _data_fit(architecture: Any, kind: Any, targets: Any) -> str | None:
     return f"received {architecture}, which learns boxes, with {_DATA}.kind {kind}; expected data of kind {wanted}"
 
 
+def _detections_fit(detections: Any, kind: Any, targets: Any) -> str | None:
+    if detections == "raw" or kind in names.BOX_KINDS or targets == "boxes":
+        return None
+    return f"received {detections} with {_DATA}.kind {kind}, whose models find no boxes; expected raw"
+
+
 def _thresholds_fit(negative: Any, positive: Any) -> str | None:
     if negative <= positive:
         return None
@@ -331,6 +337,8 @@ CHECKS = (
     _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE, f"{_MODEL}.checkpoint"),
     _check(f"{_MODEL}.options", _options_fit, _ARCHITECTURE),
     _check(_ARCHITECTURE, _data_fit, _KIND, f"{_DATA}.targets"),
+    _check(f"{_EXPORT}.detections", _detections_fit, _KIND, f"{_DATA}.targets"),
+    _check(f"{_EXPORT}.score_threshold", _only_for(("nms",), 0.05), f"{_EXPORT}.detections"),
     _check("detection_config.negative_iou", _thresholds_fit, "detection_config.positive_iou"),
     _check(f"{_MODEL}.input_shape", _shape_fits, f"{_DATA}.image_size", _KIND),
     _check(f"{_MODEL}.input_shape", _channels_fit, _KIND),
