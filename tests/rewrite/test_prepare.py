@@ -1,5 +1,7 @@
 """Prepare, train, freeze, finalize and split on every kind of small model."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
@@ -10,11 +12,14 @@ from tfqat.core.encoding import encoding_of_values
 from tfqat.errors import TfqatError
 from tfqat.graph.build import build
 from tfqat.graph.feed import by_input
+from tfqat.models.efficientdet.model import efficientdet
 from tfqat.rewrite.jit import jit_pays
 from tfqat.rewrite.kernels import QuantConv2D
 from tfqat.rewrite.model import batch_norm_layers, kernel_layers, range_layers
 from tfqat.rewrite.prepare import relu6_model
+from tfqat.rewrite.relu6 import DEFAULT
 from tfqat.rewrite.split import split, without_quantizers
+from tfqat.spec.schema import Quantization, Unbounded
 from tfqat.view.view import view
 
 NAMES = (
@@ -339,6 +344,30 @@ def test_relu6_takes_the_place_of_each_activation(layer):
     first, head = model.layers[1], model.layers[-1]
     expected = head(np.clip(np.array(first(x)), 0, 6))
     assert np.allclose(converted(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(get_args(Unbounded)))
+def test_relu6_takes_the_place_of_what_a_spec_may_list(kind):
+    layer = layers.PReLU(name="act") if kind == "prelu" else layers.Activation(kind, name="act")
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, layers.Dense(2)(layer(layers.Dense(3)(inputs))))
+    x = np.random.default_rng(0).normal(0, 20, (32, 4)).astype("float32")
+    expected = model.layers[-1](np.clip(np.array(model.layers[1](x)), 0, 6))
+    assert tfqat.placement(model, relu6=[kind]).changes == (f"act: {kind} -> relu6",)
+    assert np.allclose(relu6_model(model, relu6=[kind])(x), expected, atol=1e-5)
+    assert bool(tfqat.placement(model).changes) == (kind in DEFAULT)
+
+
+def test_specs_and_python_convert_the_same_by_default():
+    assert Quantization().relu6 == DEFAULT
+
+
+def test_a_detector_of_silu_becomes_one_of_relu6():
+    sizes = {"width": 8, "depth": 1, "head_depth": 1}
+    model = efficientdet("efficientdet_d0", (128, 128, 3), 2, backbone="EfficientNetB0", **sizes)
+    plan = tfqat.placement(model, relu6=["silu"])
+    assert "silu" not in {row.kind for row in plan.rows}
+    assert len(plan.changes) == sum(row.kind == "silu" for row in tfqat.placement(model).rows) > 50
 
 
 def test_a_model_without_anything_to_quantize_is_an_error():

@@ -92,6 +92,12 @@ WRONG = {
         "training_config.oscillation.freeze_threshold",
         ["average frozen weights"],
     ),
+    "boxes_of_how_many_classes": (
+        "python",
+        ["dataset_config.targets=boxes", "model_config={python: 'my.model:build'}"],
+        "model_config.num_classes",
+        ["is missing", "the number of classes of dataset_config.function"],
+    ),
     "no_model": ("npz", ["model_config={}"], "model_config", ["none of the three"]),
     "two_models": ("npz", ["model_config.python='a:b'"], "model_config", ["a.keras", "a:b", "exactly one"]),
     "weights_without_a_model": (

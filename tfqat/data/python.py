@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfqat.data import python_labels
+from tfqat.data.batch_fault import faults_explained
+from tfqat.data.detection import python_boxes
 from tfqat.data.pipeline import Data
 from tfqat.data.user_function import call_with, user_function
 from tfqat.errors import TfqatError
 
 NAMES = ("train", "validation", "calibration")
-LABELS_WRONG = "A batch has labels out of range: expected 0 to {top}, received"
+# What an image is labeled with: one file each, with a NAME, `check` of what is declared, and `checked` of a batch.
+TARGETS: dict[str, Any] = {module.NAME: module for module in (python_labels, python_boxes)}
 EXPECTED = (
     "a dict with the keys train, validation and, if wanted, calibration, or a tuple in this order, of tf.data datasets "
-    "of (images, labels) batches"
+    "of batches"
 )
 
 
@@ -26,26 +28,30 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
     """Data from ``pkg.mod:function``, which is called with the seeds of Keras and TensorFlow set.
 
     It is given ``seed``, where it has such an argument.
-    It returns batched, finite datasets of images ``(batch, height, width, channels)`` and integer labels ``(batch,)``
-    as a dict or a tuple: train, validation and, optionally, calibration (by default the training data). ``train`` may
-    also be a function of the epoch (a scalar int64 tensor) that returns the epoch's dataset. A plain dataset is
-    repeated, and a resumed run reads and drops the epochs that are done, to stand where the broken one stood.
+    It returns batched, finite datasets of images ``(batch, height, width, channels)`` and integer labels ``(batch,)``,
+    or what :mod:`tfqat.data.detection.python_boxes` takes, as a dict or a tuple: train, validation and, optionally,
+    calibration (by default the training data). ``train`` may also be a function of the epoch (a scalar int64 tensor)
+    that returns the epoch's dataset. A plain dataset is repeated, and a resumed run reads and drops the epochs that are
+    done, to stand where the broken one stood.
     """
-    function = user_function(dataset.function, "dataset_config.function")
+    function, targets = user_function(dataset.function, "dataset_config.function"), TARGETS[dataset.targets]
     keras.utils.set_random_seed(seed)
     parts = _parts(call_with(function, {"seed": seed}), dataset.function)
     first = parts["train"](tf.constant(0, tf.int64)) if callable(parts["train"]) else parts["train"]
     parts.setdefault("calibration", first)
-    shape = _image_shape(first, dataset.function)
+    shape = _image_shape(first, targets, dataset.function)
     for name in ("validation", "calibration"):
-        _image_shape(parts[name], dataset.function)
+        _image_shape(parts[name], targets, dataset.function)
     steps = _batches(first, dataset.function)
-    checked = {name: _checked(parts[name], num_classes) for name in ("validation", "calibration")}
+
+    def checked(part: tf.data.Dataset) -> tf.data.Dataset:
+        return part.map(lambda images, wanted: targets.checked(images, wanted, num_classes))
+
     return Data(
-        train_from=lambda epoch: _checked(_stream(parts["train"], epoch, steps), num_classes),
+        train_from=lambda epoch: checked(_stream(parts["train"], epoch, steps)),
         steps=steps,
-        validation=checked["validation"],
-        calibration=checked["calibration"],
+        validation=checked(parts["validation"]),
+        calibration=checked(parts["calibration"]),
         num_classes=num_classes,
         input_shape=shape,
     )
@@ -71,19 +77,18 @@ def _parts(returned: Any, name: str) -> dict[str, Any]:
     return dict(returned)
 
 
-def _image_shape(dataset: tf.data.Dataset, name: str) -> tuple[int, ...]:
+def _image_shape(dataset: tf.data.Dataset, targets: Any, name: str) -> tuple[int, ...]:
     """The image shape, from the dataset's declared types; from its first batch where these leave a size open."""
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
-        raise TfqatError(f"{name}: expected batches of (images, labels), received elements {spec}.")
-    images, labels = spec
-    if not labels.dtype.is_integer or labels.shape.rank not in (None, 1):
-        raise TfqatError(f"{name}: expected integer labels of shape (batch,), received {labels}.")
+    if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[0], tf.TensorSpec):
+        raise TfqatError(f"{name}: expected batches of (images, {targets.NAME}), received elements {spec}.")
+    images, wanted = spec
     if images.shape.rank != 4 or None in images.shape[1:]:
         batch = next(iter(dataset.take(1)), None)
         images = images if batch is None else batch[0]
-    if images.shape.rank != 4:
+    if images.shape.rank != 4 or None in images.shape[1:]:
         raise TfqatError(f"{name}: expected images (batch, height, width, channels), received shape {images.shape}.")
+    targets.check(tuple(images.shape[1:]), wanted, name)
     return tuple(images.shape[1:])
 
 
@@ -105,30 +110,6 @@ def _stream(train: Any, first: int, steps: int) -> tf.data.Dataset:
     return train.repeat().skip(first * steps).prefetch(tf.data.AUTOTUNE)
 
 
-def _checked(dataset: tf.data.Dataset, num_classes: int | None) -> tf.data.Dataset:
-    """The same batches as float32 and int32; a label out of range stops the run with a message."""
-    top = tf.int32.max if num_classes is None else num_classes - 1
-
-    def check(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Before the cast, in which a label above int32 would become another one.
-        numbers = tf.cast(labels, tf.int64)
-        lowest, highest = tf.reduce_min(numbers), tf.reduce_max(numbers)
-        message = tf.strings.format(LABELS_WRONG.format(top=top) + " {} to {}.", (lowest, highest))
-        with tf.control_dependencies([tf.debugging.Assert((lowest >= 0) & (highest <= top), [message])]):
-            return tf.cast(images, tf.float32), tf.cast(labels, tf.int32)
-
-    return dataset.map(check)
-
-
-@contextmanager
-def labels_explained() -> Iterator[None]:
-    """Raises TfqatError in place of TensorFlow's error where the block reads a batch with a label out of range."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        found = re.search(re.escape(LABELS_WRONG).replace(r"\{top\}", r"\d+") + r" -?\d+ to -?\d+\.", error.message)
-        if not found:
-            raise
-        raise TfqatError(
-            f"dataset_config.function: {found.group()} Set model_config.num_classes, or correct the labels."
-        ) from error
+def labels_explained() -> AbstractContextManager[None]:
+    """Raises TfqatError in place of TensorFlow's error where the block reads a batch of wrong labels or boxes."""
+    return faults_explained("dataset_config.function")

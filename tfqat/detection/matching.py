@@ -38,7 +38,7 @@ def match(
             f"match: expected thresholds 0 <= negative <= positive <= 1, received negative {negative} and positive "
             f"{positive}."
         )
-    if not boxes.shape[0]:
+    if boxes.shape[0] == 0:
         return ops.full((len(anchors),), NOTHING, "int32")
     overlaps = pairwise_iou(ops.cast(anchors, "float32"), ops.cast(boxes, "float32"))
     if there is not None:
@@ -82,7 +82,7 @@ def targets(
     classes = ops.cast(classes, "int32")
     there = classes >= 0 if crowd is None else (classes >= 0) & ~ops.cast(crowd, "bool")
     matched = match(anchors, boxes, positive, negative, force, there)
-    if not boxes.shape[0]:
+    if boxes.shape[0] == 0:
         return matched, ops.zeros((len(anchors), 4), "float32")
     has, row = matched >= 0, ops.maximum(matched, 0)
     codes = encode(ops.take(ops.cast(boxes, "float32"), row, axis=0), ops.cast(anchors, "float32"))

@@ -65,9 +65,13 @@ def _one_source(architecture: Any, checkpoint: Any, python: Any) -> str | None:
     return f"received {received}, expected exactly one of architecture, checkpoint, python"
 
 
-def _classes_stated(classes: Any, architecture: Any) -> str | None:
-    if architecture is not None and classes is None:
+def _classes_stated(classes: Any, architecture: Any, targets: Any) -> str | None:
+    if classes is not None:
+        return None
+    if architecture is not None:
         return f"is missing; expected the number of classes of {architecture}"
+    if targets == "boxes":
+        return f"is missing; expected the number of classes of {_DATA}.function, whose boxes do not say it"
     return None
 
 
@@ -328,7 +332,7 @@ def _check(key: str, find: Callable[..., str | None], *others: str) -> Check:
 
 CHECKS = (
     Check(_MODEL, (_ARCHITECTURE, f"{_MODEL}.checkpoint", f"{_MODEL}.python"), _one_source),
-    _check(f"{_MODEL}.num_classes", _classes_stated, _ARCHITECTURE),
+    _check(f"{_MODEL}.num_classes", _classes_stated, _ARCHITECTURE, f"{_DATA}.targets"),
     _check(f"{_MODEL}.num_classes", _classes_fit, _KIND),
     _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE, f"{_MODEL}.checkpoint"),
     _check(f"{_MODEL}.options", _options_fit, _ARCHITECTURE),

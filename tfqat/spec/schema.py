@@ -344,6 +344,10 @@ class Calibration(Section):
 
 
 Bits = Annotated[int, Field(ge=2, le=8)]
+# Activations without an upper bound, which ReLU6 may take the place of.
+Unbounded = Literal[
+    "relu", "leaky_relu", "prelu", "elu", "selu", "celu", "silu", "hard_silu", "gelu", "softplus", "mish"
+]
 
 
 class Rule(Section):
@@ -366,9 +370,12 @@ class Quantization(Section):
     observe_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_after: Count | None = None
     ranges_rate_multiplier: Annotated[float, Field(gt=0)] = 1.0  # of learned ranges, on the optimizer's learning rate
-    relu6: Annotated[
-        tuple[Literal["relu", "leaky_relu", "prelu", "elu"], ...], Field(strict=False), AfterValidator(_distinct)
-    ] = ("relu", "leaky_relu", "prelu", "elu")
+    relu6: Annotated[tuple[Unbounded, ...], Field(strict=False), AfterValidator(_distinct)] = (
+        "relu",
+        "leaky_relu",
+        "prelu",
+        "elu",
+    )  # what becomes ReLU6, but for model outputs
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     tune: Annotated[
         tuple[Literal["equalize", "bias_correction", "batch_norm", "adaround"], ...],
