@@ -255,6 +255,12 @@ WRONG = {
         "model_config.options",
         ["received activation, width", "MobileNetV2 takes alpha"],
     ),
+    "weights_of_an_own_backbone": (
+        "voc",
+        ["model_config.options.backbone='a:b'"],
+        "model_config.weights",
+        ["received imagenet", "a:b brings its own"],
+    ),
     "classes_of_a_detector": (
         "voc",
         ["model_config.num_classes=null"],
@@ -332,6 +338,8 @@ RIGHT = {
         "voc",
         [
             "detection_config={positive_iou: 0.6, negative_iou: 0.4, huber_delta: 0.2, aspect_ratios: [1.0, 1.4, 0.7]}",
+            "model_config.weights=null",
+            "training_config.float_epochs=1",
             "model_config.options={activation: relu6, backbone: 'a:b', width: 8, depth: 1, head_depth: 1, "
             "weighted: false}",
             "export_config={detections: nms, score_threshold: 0.2}",

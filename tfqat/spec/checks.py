@@ -104,6 +104,12 @@ def _weights_fit(weights: Any, architecture: Any, checkpoint: Any) -> str | None
     return None
 
 
+def _published_weights(weights: Any, backbone: Any) -> str | None:
+    if weights != "imagenet" or backbone is None or ":" not in backbone:
+        return None
+    return f"received imagenet, expected null or a .weights.h5 file: the backbone {backbone} brings its own weights"
+
+
 def _have_boxes(kind: Any, targets: Any) -> bool:
     return kind in names.BOX_KINDS or targets == "boxes"
 
@@ -346,6 +352,7 @@ CHECKS = (
     _check(f"{_MODEL}.num_classes", _classes_stated, _ARCHITECTURE),
     _check(f"{_MODEL}.num_classes", _classes_fit, _KIND),
     _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE, f"{_MODEL}.checkpoint"),
+    _check(f"{_MODEL}.weights", _published_weights, f"{_MODEL}.options.backbone"),
     _check(f"{_MODEL}.options", _options_fit, _ARCHITECTURE),
     _check(_ARCHITECTURE, _data_fit, _KIND, f"{_DATA}.targets"),
     _check(_DETECTION, _for_boxes, _KIND, f"{_DATA}.targets"),
