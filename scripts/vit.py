@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from stage_lines import end, lines_of, out_of_bounds, tell
+
 import tfqat
 from tfqat.graph.placement import Placement
 from tfqat.jobs.export import export_spec
@@ -40,24 +42,11 @@ def main() -> None:
     folder = Path(spec.results_dir)
     plan = tfqat.load_model(folder / "qat.keras").placement
     rows = stages.read_stages(folder / "stages.json")
-    lines = [HEADINGS, *map(tuple, lines_of(rows))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("RESULT " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    tell([HEADINGS, *lines_of(rows)])
     for text in placed(plan):
         print(f"RESULT {text}")
     failed = [*out_of_bounds(rows, arguments.below_float, arguments.from_qat), *in_float(plan)]
-    print(f"FAILED: {'; '.join(failed)}" if failed else "All within bounds.")
-    sys.exit(1 if failed else 0)
-
-
-def lines_of(rows: list[stages.Stage]) -> Iterator[tuple[str, ...]]:
-    """A line a stage."""
-    scores = {row.name: row.score for row in rows}
-    for row in rows:
-        points = [100 * (row.score - scores[name]) for name in (stages.FLOAT, stages.QAT)]
-        size = "" if row.file_size is None else f"{row.file_size / 1e6:.2f} MB"
-        yield (row.name, row.run_by, f"{row.score:.2%}", *(f"{point:+.2f}" for point in points), size)
+    sys.exit(end(failed))
 
 
 def placed(plan: Placement) -> Iterator[str]:
@@ -76,16 +65,6 @@ def in_float(plan: Placement) -> Iterator[str]:
             yield f"{row.op} ({row.kind}) is {row.state}: {row.reason}"
     if plan.int8_mac_share < 1:
         yield f"{100 * plan.int8_mac_share:.2f} % of the multiply-accumulates are INT8"
-
-
-def out_of_bounds(rows: list[stages.Stage], below_float: float, from_qat: float) -> Iterator[str]:
-    """The stages that are out of their bounds, in points."""
-    scores = {row.name: 100 * row.score for row in rows}
-    if scores[stages.QAT] < scores[stages.FLOAT] - below_float:
-        yield f"QAT is {scores[stages.FLOAT] - scores[stages.QAT]:.2f} points below float"
-    for row in rows:
-        if row.run_by != "Keras" and abs(scores[row.name] - scores[stages.QAT]) > from_qat:
-            yield f"{row.name} is {scores[row.name] - scores[stages.QAT]:+.2f} points from QAT"
 
 
 if __name__ == "__main__":

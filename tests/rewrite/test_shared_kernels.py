@@ -57,3 +57,34 @@ def test_files_of_it_agree_with_the_trained_model(tmp_path):
     report = tfqat.verify(qat, tmp_path, x)
     assert report.passed, report
     assert all(row.judged and row.blocks for row in report.rows), report
+
+
+def test_calls_whose_kernels_are_folded_before_training_are_said_to_part():
+    """A dense layer has one scale on TFLite, so each call trains the kernel that its BatchNorm gives it."""
+    inputs = [keras.Input((2,), name=f"x{n}") for n in range(2)]
+    shared, last = layers.Dense(3, name="shared"), layers.Dense(2, name="last")
+    found = [last(layers.ReLU()(layers.BatchNormalization(name=f"bn{n}")(shared(x)))) for n, x in enumerate(inputs)]
+    changes = tfqat.placement(keras.Model(inputs, found), "tflite", relu6=()).changes
+    parted = [line for line in changes if "weights of their own" in line]
+    assert len(parted) == 1
+    assert parted[0].startswith("shared: its calls shared, shared/1 ")
+
+
+def test_a_shared_kernel_with_one_batch_norm_stays_one():
+    inputs = [keras.Input((2,), name=f"x{n}") for n in range(2)]
+    shared, norm = layers.Dense(3, name="shared"), layers.BatchNormalization(name="bn")
+    last = layers.Dense(2, name="last")
+    found = [last(layers.ReLU()(norm(shared(x)))) for x in inputs]
+    changes = tfqat.placement(keras.Model(inputs, found), "tflite", relu6=()).changes
+    assert [line for line in changes if "folded" in line], "it is folded"
+    assert not [line for line in changes if "of their own" in line]
+
+
+def test_calls_with_kernels_of_different_bits_are_said_to_part():
+    keras.utils.set_random_seed(0)
+    rules = [{"match": "shared/pointwise/1", "weight_bits": 4}]
+    qat = tfqat.prepare(model(), rules=rules)
+    assert len({id(qat.get_layer(name)) for name in ("shared>pointwise", "shared>pointwise>1")}) == 2
+    parted = [line for line in qat.placement.changes if "weights of their own" in line]
+    assert len(parted) == 1
+    assert "shared/pointwise 8 bits, shared/pointwise/1 4 bits, shared/pointwise/2 8 bits" in parted[0]

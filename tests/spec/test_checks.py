@@ -245,9 +245,9 @@ WRONG = {
     ),
     "option_of_a_detector": (
         "voc",
-        ["model_config.options.alpha=0.5"],
+        ["model_config.options.dropout=0.5"],
         "model_config.options",
-        ["alpha", "efficientdet_d0 takes activation, backbone, width, depth, head_depth, weighted"],
+        ["dropout", "efficientdet_d0 takes activation, backbone, width, depth, head_depth, weighted"],
     ),
     "detector_options_of_a_classifier": (
         "folder",

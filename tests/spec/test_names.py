@@ -10,6 +10,7 @@ import pytest
 from tfqat.spec.names import (
     APPLICATION_OPTIONS,
     APPLICATIONS,
+    BACKBONE_OPTIONS,
     CLASSIFIERS,
     DETECTOR_OPTIONS,
     DETECTORS,
@@ -48,10 +49,12 @@ def test_each_option_has_a_key_in_the_schema():
 def test_options_of_a_detector_are_the_arguments_of_its_function():
     model = pytest.importorskip("tfqat.models.efficientdet.model")
     scaling = pytest.importorskip("tfqat.models.efficientdet.scaling")
-    own = set(inspect.signature(model.efficientdet).parameters) - {"name", "input_shape", "num_classes", "weights"}
+    given = {"name", "input_shape", "num_classes", "weights", "sizes", "backbone_options"}
+    own = set(inspect.signature(model.efficientdet).parameters) - given
     sizes = {field.name for field in fields(scaling.Scaling)} & set(ModelOptions.model_fields)
     for name in DETECTORS:
-        assert set(options_of(name)) == (own - {"sizes"}) | sizes
+        assert set(options_of(name)) == own | sizes | set(BACKBONE_OPTIONS)
+    assert set(BACKBONE_OPTIONS) < set(APPLICATION_OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -272,5 +272,5 @@ def test_boxes_of_image_files(task, scenes):
     }  # fmt: skip
     picture = task.drawn(Image.new("RGB", (128, 60)), more, NAMES)
     assert picture.size == (128, 60)
-    with pytest.raises(ModelFileError, match=r"expected \[\(6138, 4\), \(6138, 2\)\]"):
+    with pytest.raises(ModelFileError, match=r"expected \[\(6138, 4\), \(6138, 2\)\]: box regression"):
         task.findings("a.onnx", [codes, logits], given, NAMES[:2], None)

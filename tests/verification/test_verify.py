@@ -116,6 +116,12 @@ def test_centered_error_sees_through_a_common_offset():
     assert centered_error(reference, np.zeros((2, 2))) == 1
 
 
+def test_one_image_alone_is_judged_by_its_own_values():
+    reference = np.array([[3.0, 4.0]])
+    assert centered_error(-reference, reference) == 2
+    assert centered_error(np.array([[3.0, 4.5]]), reference) == pytest.approx(0.1)
+
+
 # The simulation, checked with numpy alone.
 
 

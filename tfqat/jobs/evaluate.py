@@ -71,7 +71,7 @@ def evaluate(
     with redirect_stdout(sys.stderr) if json_path == STDOUT else nullcontext():
         task = task_of(spec)
         data = task.data()
-        opened = open_model(spec, Files(model, cache, precisions, trust), data.input_shape, task.outputs)
+        opened = open_model(spec, Files(model, cache, precisions, trust), data.input_shape, task)
         with labels_explained():
             found = _measured(opened, task, data)
     _report(found, opened, json_path, Path(spec.results_dir) / FOLDER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from tfqat.targets import load_target
 from tfqat.tasks import task_of
 from tfqat.view.view import view
 
+# A folder, and the files in it by role, with what reads them -> further files, which it has written.
+Finish = Callable[[Path, Mapping[str, tuple[str, str]]], Mapping[str, tuple[str, str]]]
 EXPORT_FOLDER, CACHE_FILE = "export", "model.cache"
 
 
@@ -46,6 +48,7 @@ def export(
     aimet_version: str = "1.0.0",
     c_array: bool = False,
     calibration: Iterable[Any] | None = None,
+    finish: Finish | None = None,
 ) -> Mapping[str, Path]:
     """Writes a prepared model, finalized or not, as files of the given formats; prints what they cover.
 
@@ -65,6 +68,7 @@ def export(
         c_array: whether to write the TFLite flatbuffer as C source and header, too.
         calibration: batches for formats that run the trained model at export (tensorrt_dla), as ``calibrate`` takes
             them; or a Fill of ``jobs.fill.filling``.
+        finish: writes further files of the folder and the files in it, such as ones with a detector's decoding.
 
     Returns:
         Role (``onnx``, ``cache``, ``qdq_onnx``, ``tflite``, ``encodings``, ``manifest``, ...) -> path.
@@ -93,7 +97,7 @@ def export(
     float_model, learnt = split(final)
     del final
     gc.collect()  # Keras models hold themselves in cycles: a copy of all weights would stay while files are made
-    return _write(modules, Exportable(float_model, learnt, options, fill), Path(path), options)
+    return _write(modules, Exportable(float_model, learnt, options, fill), Path(path), options, finish)
 
 
 def export_spec(
@@ -131,6 +135,7 @@ def export_spec(
         aimet_version=section.aimet_version,
         c_array=c_array or section.c_array,
         calibration=_fill_of(spec, model) if any(FORMATS[name].needs_data for name in formats) else None,
+        finish=task_of(spec).finish,
     )
 
 
@@ -176,7 +181,9 @@ def _fill_of(spec: Any, model: keras.Model) -> Any:
     return filling(data.calibration, how.method, how.batches, how.percentile)
 
 
-def _write(modules: Sequence[Any], exportable: Exportable, folder: Path, options: Options) -> Mapping[str, Path]:
+def _write(
+    modules: Sequence[Any], exportable: Exportable, folder: Path, options: Options, finish: Finish | None
+) -> Mapping[str, Path]:
     if folder.exists() and not folder.is_dir():
         raise TfqatError(f"{folder} is a file; name a folder to export into.")
     with folder_on_success(folder) as temporary:
@@ -186,6 +193,8 @@ def _write(modules: Sequence[Any], exportable: Exportable, folder: Path, options
         dead = _checked_dead(told, options)
         encodings.write(temporary / ALWAYS["encodings"], told)
         files = {role: entry for part in parts for role, entry in part.files.items()}
+        if finish is not None:
+            files |= finish(temporary, files)
         files["encodings"] = (ALWAYS["encodings"], "tfqat, and any program that reads JSON")
         _write_manifest(temporary, files, parts, told, dead, options)
     _tell(folder, files, parts, dead)

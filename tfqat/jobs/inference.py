@@ -61,7 +61,7 @@ def inference(
     files, prepare = listed(images), datasets.preparer(spec.dataset)
     check_decodable(files)
     task, shape = task_of(spec), datasets.input_shape(spec.dataset)
-    opened = open_model(spec, Files(model, cache, precisions, trust), shape, task.outputs)
+    opened = open_model(spec, Files(model, cache, precisions, trust), shape, task)
     names = datasets.class_names(spec.dataset)
     folder = Path(spec.results_dir) / FOLDER if output is None else output
     with folder_on_success(folder) as temporary:

@@ -13,6 +13,7 @@ import numpy as np
 from tfqat.data.user_function import user_function
 from tfqat.jobs.trained import trained_path
 from tfqat.models.load import load_model
+from tfqat.tasks.task import Task
 from tfqat.verification.model_file import (
     ImageShape,
     ModelFile,
@@ -41,12 +42,12 @@ class Files:
     trust: bool = False
 
 
-def open_model(spec: Any, files: Files, shape: ImageShape, outputs: int) -> ModelFile:
+def open_model(spec: Any, files: Files, shape: ImageShape, task: Task) -> ModelFile:
     """Opens ``files`` for images ``(height, width, channels)`` of ``shape``.
 
     Raises:
         TfqatError: there is no trained model yet; a file is broken, of another kind, takes other images, or has not
-            that many outputs.
+            as many outputs as the task's models.
         OSError: a file cannot be opened.
     """
     path = trained_path(spec) if files.model is None else files.model
@@ -54,8 +55,9 @@ def open_model(spec: Any, files: Files, shape: ImageShape, outputs: int) -> Mode
     if spec.model.python:
         user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
     if _is_saved_model(path):
-        return _open_keras(path, files, shape, outputs)
-    return _OPENERS[path.suffix.lower()](path, files, shape, outputs)
+        return _open_keras(path, files, shape, task.outputs)
+    own = task.open_own(path, files.cache, files.precisions, shape)
+    return own or _OPENERS[path.suffix.lower()](path, files, shape, task.outputs)
 
 
 def _check(path: Path, files: Files) -> None:

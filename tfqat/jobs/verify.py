@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfqat.jobs.trained import quantized_model
 from tfqat.rewrite.finalize import finalize
 from tfqat.rewrite.model import QuantizedModel
 from tfqat.tasks import task_of
+from tfqat.tasks.task import Finished
 from tfqat.training import stages
 from tfqat.training.results import Results
 from tfqat.training.summary import write_summary
@@ -67,18 +69,19 @@ def verify_spec(spec: Any, cache: Path | None = None, trust: bool = False) -> Re
     _check_target(model, files)
     task = task_of(spec)
     data = task.data(model)
-    measure = None if spec.task == "classification" else (task.figure, lambda: task.meter(data))
     with labels_explained():
-        report = compare(model, finalize(model), files, data.validation, measure=measure)
+        report = compare(model, finalize(model), files, data.validation, measure=task.measure(data))
+        finished = task.finished(files.paths, data)
     results = Results(Path(spec.results_dir))
-    rows = stages.add_stages(results.stages, _stages(report, files))
+    rows = stages.add_stages(results.stages, [*_stages(report, files), *_finished_stages(finished, files, task.figure)])
     print(report)
     stages.print_stages(rows)
     write_summary(results)
-    if not report.passed:
+    problems = [*report.problems, *(file.problem for file in finished if file.problem)]
+    if problems:
         raise VerificationError(
-            f"{len(report.problems)} checks are out of tolerance: {'; '.join(report.problems)}. If the model was "
-            f"trained again after the export, export it again."
+            f"{len(problems)} checks are out of tolerance: {'; '.join(problems)}. If the model was trained again after "
+            "the export, export it again."
         )
     return report
 
@@ -106,6 +109,13 @@ def _exported(spec: Any, cache: Path | None) -> Files:
             f"The export in {str(folder)!r} has {has}, received {cache.name!r}. Name that one, or export again."
         )
     return files
+
+
+def _finished_stages(finished: Sequence[Finished], files: Files, figure: str) -> list[stages.Stage]:
+    return [
+        stages.Stage(file.name, file.run_by, file.score, files.paths[file.role].stat().st_size, figure)
+        for file in finished
+    ]
 
 
 def _stages(report: Report, files: Files) -> list[stages.Stage]:

@@ -105,10 +105,12 @@ def _detector(section: Any, shape: Any) -> keras.Model:
     """An EfficientDet; its backbone may be a function of the user's own, which is called with ``input_shape``."""
     options: dict[str, Any] = section.options.given()
     backbone = options.pop("backbone", None)
-    weights = IMAGENET if section.weights == IMAGENET else None
     if backbone and ":" in backbone:
         backbone = _own_backbone(backbone, shape)
-    return efficientdet(section.architecture, shape, section.num_classes, backbone=backbone, weights=weights, **options)
+    own = {name: options.pop(name) for name in names.BACKBONE_OPTIONS if name in options}
+    weights = IMAGENET if section.weights == IMAGENET else None
+    made = {"backbone": backbone, "weights": weights, "backbone_options": own, **options}
+    return efficientdet(section.architecture, shape, section.num_classes, **made)
 
 
 def _own_backbone(name: str, shape: Any) -> keras.Model:

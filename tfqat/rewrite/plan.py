@@ -102,17 +102,31 @@ def _left_out(model: keras.Model) -> tuple[str, ...]:
 
 
 def _parted(graph: Graph, plan: Placement) -> tuple[str, ...]:
-    """A line for each layer with calls in INT8 and calls in float, which cannot train one kernel any longer."""
+    """A line for each layer whose calls differ in how its kernel is quantized, and cannot train one any longer."""
+    lines = []
+    for names in _calls(graph):
+        schemes = [plan.weights.get(name) for name in names]
+        floats = [name for name, scheme in zip(names, schemes, strict=True) if scheme is None]
+        if floats and len(floats) < len(names):
+            lines.append(
+                f"{names[0]}: {', '.join(floats)} shares its weights and stays float, so it trains weights of its own "
+                "from now on"
+            )
+        if len(set(schemes) - {None}) > 1:
+            bits = ", ".join(
+                f"{name} {scheme.bits} bits" for name, scheme in zip(names, schemes, strict=True) if scheme is not None
+            )
+            lines.append(f"{names[0]}: its calls differ in their kernels ({bits}), so they train weights of their own")
+    return tuple(lines)
+
+
+def _calls(graph: Graph) -> list[list[str]]:
+    """The names of the calls of each layer that has weights."""
     calls: dict[Any, list[str]] = {}
     for op in graph.ops:
         if op.source.values:
             calls.setdefault(op.source.key, []).append(op.name)
-    mixed = (names for names in calls.values() if len({name in plan.weights for name in names}) == 2)
-    return tuple(
-        f"{names[0]}: {', '.join(name for name in names if name not in plan.weights)} shares its weights and stays "
-        "float, so it trains weights of its own from now on"
-        for names in mixed
-    )
+    return list(calls.values())
 
 
 def _folded_first(graph: Graph, target: Target) -> tuple[Graph, tuple[str, ...]]:
@@ -121,4 +135,15 @@ def _folded_first(graph: Graph, target: Target) -> tuple[Graph, tuple[str, ...]]
     left = {op.name for op in after.ops}
     gone = [op for op in graph.ops if op.name not in left]
     lines = (f"{op.name}: folded into {op.inputs[0]}, whose kernel has one scale" for op in gone)
-    return after, tuple(lines)
+    return after, (*lines, *_unshared(graph, after))
+
+
+def _unshared(before: Graph, after: Graph) -> tuple[str, ...]:
+    """A line for each layer whose calls, folded with BatchNorms of their own, cannot train one kernel any longer."""
+    keys = {op.name: op.source.key for op in after.ops}
+    parted = (names for names in _calls(before) if len({keys[name] for name in names if name in keys}) > 1)
+    return tuple(
+        f"{names[0]}: its calls {', '.join(names)} have different kernels once BatchNorm is folded into them, so they "
+        "train weights of their own from now on"
+        for names in parted
+    )

@@ -133,10 +133,10 @@ def _for_boxes(section: Any, kind: Any, targets: Any) -> str | None:
     return f"received {', '.join(changed)}, but {kind} data have no boxes; expected it with {_BOX_DATA}"
 
 
-def _nms_fits(detections: Any, kind: Any, targets: Any) -> str | None:
+def _detections_fit(detections: Any, kind: Any, targets: Any) -> str | None:
     if detections == "raw" or _have_boxes(kind, targets):
         return None
-    return f"received {detections}, but {kind} data have no boxes; expected raw, or {_BOX_DATA}"
+    return f"received {detections} with {_DATA}.kind {kind}, whose models find no boxes; expected raw"
 
 
 def _thresholds_fit(negative: Any, positive: Any) -> str | None:
@@ -358,6 +358,8 @@ CHECKS = (
     _check(_DETECTION, _for_boxes, _KIND, f"{_DATA}.targets"),
     _check(f"{_DETECTION}.negative_iou", _thresholds_fit, f"{_DETECTION}.positive_iou"),
     _check(f"{_DETECTION}.huber_delta", _only_for(("huber",), 0.1), f"{_DETECTION}.box_loss"),
+    _check(f"{_EXPORT}.detections", _detections_fit, _KIND, f"{_DATA}.targets"),
+    _check(f"{_EXPORT}.score_threshold", _only_for(("nms",), 0.05), f"{_EXPORT}.detections"),
     _check(f"{_MODEL}.input_shape", _shape_fits, f"{_DATA}.image_size", _KIND),
     _check(f"{_MODEL}.input_shape", _channels_fit, _KIND),
     _check(f"{_DATA}.y_test", _labels_named, f"{_DATA}.x_test"),
@@ -401,8 +403,6 @@ CHECKS = (
     _check(f"{_EXPORT}.int8_weights", _int8_weights_readable, _VERSION, _FORMATS, _TARGET),
     _check(f"{_EXPORT}.c_array", _c_array_fits, _FORMATS, _TARGET),
     _check(f"{_EXPORT}.aimet_version", _aimet_fits, _FORMATS, _TARGET),
-    _check(f"{_EXPORT}.detections", _nms_fits, _KIND, f"{_DATA}.targets"),
-    _check(f"{_EXPORT}.score_threshold", _only_for(("nms",), 0.05), f"{_EXPORT}.detections"),
     _check(f"{_QUANT}.activation", _activation_fits, _TARGET),
     _check(f"{_QUANT}.tune", _equalize_first),
 )

@@ -37,7 +37,12 @@ APPLICATION_OPTIONS = {
 _FIRST_VERSION_ONLY = {"depth_multiplier", "dropout"}
 
 
-DETECTOR_OPTIONS = ("activation", "backbone", "width", "depth", "head_depth", "weighted")
+# Of a detector's backbone, where that is a model of keras.applications that takes them.
+BACKBONE_OPTIONS = ("alpha", "depth_multiplier", "minimalistic")
+DETECTOR_OPTIONS = (
+    *("activation", "backbone", "width", "depth", "head_depth", "weighted", "batch_norm_momentum"),
+    *BACKBONE_OPTIONS,
+)
 
 
 def options_of(architecture: str) -> tuple[str, ...]:

@@ -239,10 +239,11 @@ class ModelOptions(Section):
     include_preprocessing: bool | None = None
     minimalistic: bool | None = None
     activation: Literal["silu", "relu6"] | None = None  # EfficientDet's, and in place of its backbone's SiLU
-    backbone: Text | None = None  # a name of keras.applications, or a function as "package.module:function"
+    backbone: Text | None = None  # narrow_resnet, a name of keras.applications, or a "package.module:function"
     width: Positive | None = None  # channels of the BiFPN and the heads
     depth: Positive | None = None  # BiFPNs
     head_depth: Positive | None = None  # convolutions of a head before its last
+    batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None  # of all; less than 0.99 for few steps
     weighted: bool | None = None  # fast normalized fusion, else a sum
 
     def given(self) -> dict[str, bool | int | float]:

@@ -137,6 +137,20 @@ def raw_part(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+def with_raw_part(model: onnx.ModelProto, raw: onnx.ModelProto) -> onnx.ModelProto:
+    """The tail of ``model`` on another raw part that gives the same outputs, such as one that simulates a device."""
+    made = onnx.ModelProto()
+    made.CopyFrom(raw)
+    graph, told = made.graph, list(raw.graph.output)
+    graph.node.extend(node for node in model.graph.node if node.name.startswith(PREFIX))
+    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name.startswith(PREFIX))
+    graph.value_info.extend(told)
+    del graph.output[:]
+    graph.output.extend(model.graph.output)
+    made.metadata_props.add(key=RAW_OUTPUTS, value=json.dumps([info.name for info in told]))
+    return made
+
+
 def check_raw_part(model: onnx.ModelProto, raw: onnx.ModelProto) -> None:
     """Refuses a model with a tail whose raw part is not ``raw``, byte for byte.
 

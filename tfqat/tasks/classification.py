@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,10 +17,10 @@ from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data
 from tfqat.errors import TfqatError
 from tfqat.tasks.compiled import compile_with
-from tfqat.tasks.task import Outputs
+from tfqat.tasks.task import Entries, Finished, Outputs
 from tfqat.verification.metrics import Metrics, metrics_of
 from tfqat.verification.metrics_table import metrics_tables
-from tfqat.verification.model_file import ModelFileError
+from tfqat.verification.model_file import ImageShape, ModelFile, ModelFileError
 
 FIGURE = "accuracy"
 # How far the sum of probabilities may be from 1: those of bfloat16 have 8 bits each.
@@ -76,6 +77,21 @@ class Classification:
     def meter(self, data: Data) -> Accuracy:
         """Counts what is named rightly."""
         return Accuracy(data.class_names)
+
+    def open_own(self, path: Path, cache: Path | None, precisions: Path | None, shape: ImageShape) -> ModelFile | None:
+        """Classification has no form of its own."""
+        return None
+
+    def measure(self, data: Data) -> None:
+        """Classes are compared image by image."""
+
+    def finish(self, folder: Path, files: Entries) -> Entries:
+        """Nothing."""
+        return {}
+
+    def finished(self, paths: Mapping[str, Path], data: Data) -> Sequence[Finished]:
+        """None."""
+        return ()
 
     def findings(
         self, name: str, outputs: Outputs, given: Sequence[Prepared], names: Sequence[str], threshold: float | None

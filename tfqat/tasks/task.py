@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import keras
@@ -12,6 +14,7 @@ from PIL.Image import Image
 from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data
 from tfqat.training.criterion import Criterion
+from tfqat.verification.model_file import ImageShape, ModelFile
 
 # The arrays of a model's outputs, in the order in which Keras flattens them, for all images of a batch.
 Outputs = Sequence[np.ndarray]
@@ -57,6 +60,29 @@ class Result(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A file of the task's own form, measured.
+
+    Attributes:
+        role: of the file.
+        name: of the row.
+        run_by: the program.
+        score: the task's figure.
+        problem: what is wrong with it, as a sentence; empty where nothing is.
+    """
+
+    role: str
+    name: str
+    run_by: str
+    score: float
+    problem: str = ""
+
+
+# Role -> file name and what reads it.
+Entries = Mapping[str, tuple[str, str]]
+
+
 class Task(Protocol):
     """One task of one spec.
 
@@ -98,6 +124,18 @@ class Task(Protocol):
         """The image with what was found."""
         ...
 
-    def finish(self, folder: Any, files: Mapping[str, Any], model: keras.Model) -> Mapping[str, tuple[str, str]]:
-        """Adds files to an export: role -> file name and what reads it."""
+    def open_own(self, path: Path, cache: Path | None, precisions: Path | None, shape: ImageShape) -> ModelFile | None:
+        """A file of a form that only this task knows, opened; None where it is none."""
+        ...
+
+    def measure(self, data: Data) -> tuple[str, Callable[[], Meter]] | None:
+        """The figure and its meter for `verify`; None where outputs are classes, which it compares image by image."""
+        ...
+
+    def finish(self, folder: Path, files: Entries) -> Entries:
+        """Writes files of such forms into the folder of an export, of its files; as the spec asks."""
+        ...
+
+    def finished(self, paths: Mapping[str, Path], data: Data) -> Sequence[Finished]:
+        """Such files of an export, measured and held against the files that they were made of."""
         ...

@@ -66,14 +66,19 @@ def noise_error(model: keras.Model, inputs: Mapping[str, np.ndarray], relative: 
 
 
 def centered_error(values: np.ndarray, reference: np.ndarray) -> float:
-    """Relative L2 error after the mean over the images (axis 0) is taken from each side.
+    """Relative L2 error after the mean over the images (axis 0) is taken from each side; of one image's values as such.
 
     Where the reference hardly depends on the image, what is left of it is rounding: then the error is relative to
     CONSTANT times the reference itself, so that float32's last bits do not count as an error.
     """
-    difference = (values - values.mean(axis=0)) - (reference - reference.mean(axis=0))
-    size = max(float(np.linalg.norm(reference - reference.mean(axis=0))), CONSTANT * float(np.linalg.norm(reference)))
+    difference = _centered(values) - _centered(reference)
+    size = max(float(np.linalg.norm(_centered(reference))), CONSTANT * float(np.linalg.norm(reference)))
     return float(np.linalg.norm(difference)) / size if size > 0 else float(np.linalg.norm(difference) > 0)
+
+
+def _centered(values: np.ndarray) -> np.ndarray:
+    # One image is its own mean: nothing would be left, and any error pass.
+    return values - values.mean(axis=0) if len(values) > 1 else values
 
 
 def _noisy(value: Any, relative: float, rng: np.random.Generator) -> Any:

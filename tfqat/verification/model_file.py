@@ -72,16 +72,10 @@ def open_onnx(
 
 def open_tflite(path: Path, image_shape: ImageShape, outputs: int = 1) -> ModelFile:
     """A TFLite flatbuffer, integer or float; see :func:`open_onnx` for arguments and errors."""
-    from ai_edge_litert.interpreter import Interpreter
-
     from tfqat.verification.tflite_runner import TfliteRunner
 
-    data = path.read_bytes()
-    runner = TfliteRunner(data)
-    sizes = [entry["shape_signature"] for entry in Interpreter(model_content=data).get_input_details()]
-    shapes = [tuple(None if size < 0 else int(size) for size in shape) for shape in sizes]
-    # The interpreter takes any number of images, whatever the file says.
-    return _opened(path.name, "LiteRT", runner, [(None, *shape[1:]) for shape in shapes], image_shape, outputs)
+    runner = TfliteRunner(path.read_bytes())
+    return _opened(path.name, "LiteRT", runner, runner.input_shapes, image_shape, outputs)
 
 
 def _onnx(name: str, runner: Runner, image_shape: ImageShape, outputs: int, note: str = "") -> ModelFile:

@@ -23,6 +23,7 @@ class TfliteRunner:
 
     Attributes:
         inputs, outputs: names of the file's input and output tensors, in its order.
+        input_shapes: the sizes that the file fixes; None for an open one, and for the batch, which can be any.
     """
 
     def __init__(self, data: bytes, threads: int | None = None) -> None:
@@ -36,6 +37,10 @@ class TfliteRunner:
         self._inputs = {entry["name"]: entry for entry in self._interpreter.get_input_details()}
         self._outputs = {entry["name"]: entry for entry in self._interpreter.get_output_details()}
         self.inputs, self.outputs = tuple(self._inputs), tuple(self._outputs)
+        signatures = [entry["shape_signature"] for entry in self._inputs.values()]
+        self.input_shapes = [
+            (None, *(None if size < 0 else int(size) for size in signature[1:])) for signature in signatures
+        ]
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Input name -> float array in (any integers where the file's input has no scale), output name -> float out.

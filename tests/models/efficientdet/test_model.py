@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -123,6 +124,7 @@ def test_relu6_replaces_every_silu_and_keeps_the_weights():
         ("MobileNetV3Small", (24, 48, 96)),
         ("ResNet50", (512, 1024, 2048)),
         ("VGG16", (512, 512, 512)),
+        ("narrow_resnet", (48, 96, 160)),
     ],
 )
 def test_levels_three_to_five_are_where_blocks_end(name, channels):
@@ -133,11 +135,58 @@ def test_levels_three_to_five_are_where_blocks_end(name, channels):
     ]  # fmt: skip
 
 
+def test_options_go_to_the_named_backbone():
+    with without_values():
+        _, maps = backbone_levels("MobileNetV2", keras.Input((128, 128, 3)), "silu", options={"alpha": 0.35})
+    assert [tensor.shape[-1] for tensor in maps] == [16, 32, 112]
+
+
+def test_a_narrow_resnet_has_two_blocks_a_level_and_the_activation_asked_for():
+    model = efficientdet(
+        "efficientdet_d0",
+        (128, 128, 3),
+        2,
+        activation="relu6",
+        backbone="narrow_resnet",
+        backbone_options={"width": 4},
+        **SMALL,
+    )
+    own = [layer for layer in model.layers if re.match(r"stem|level[2-5]_(conv|block)", layer.name)]
+    kernels = {layer.name: layer.kernel.shape for layer in own if isinstance(layer, layers.Conv2D)}
+    # Of 3 x 3: the stem, one of stride 4 and its block, two blocks a level; of 1 x 1: where a level begins.
+    assert [shape[0] for shape in kernels.values()].count(3) == 1 + 1 + 2 + 3 * 4
+    assert {name: shape[2:] for name, shape in kernels.items() if shape[0] == 1} == {
+        "level3_block1_shortcut": (6, 12), "level4_block1_shortcut": (12, 24), "level5_block1_shortcut": (24, 40),
+    }  # fmt: skip
+    activations = [layer.activation for layer in own if isinstance(layer, layers.Activation)]
+    assert activations == [keras.activations.relu6] * (1 + 1 + 7 * 2)
+
+
 def test_a_backbone_with_three_outputs_says_its_levels_itself():
     whole = tiny()
     own = keras.Model(whole.input, [whole.get_layer(f"conv{n}").output for n in (5, 3, 4)])
     _, maps = backbone_levels(own, keras.Input((128, 128, 3)), "silu")
     assert [tensor.shape[-1] for tensor in maps] == [12, 16, 20]
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [(None, {0.99, 0.999}), (0.5, {0.5})], ids=str)
+def test_momentum_is_that_of_every_batch_norm(momentum, expected):
+    model = efficientdet(
+        "efficientdet_d0", (128, 128, 3), 2, backbone="MobileNetV2", batch_norm_momentum=momentum, **SMALL
+    )
+    copy = keras.models.model_from_json(model.to_json())
+    found = [layer.momentum for layer in copy.layers if isinstance(layer, layers.BatchNormalization)]
+    assert set(found) == expected
+
+
+def test_momentum_is_how_much_of_the_old_statistics_stays():
+    model = efficientdet("efficientdet_d0", (128, 128, 3), 2, backbone=tiny(), batch_norm_momentum=0.25, **SMALL)
+    norm = model.get_layer("class_bn0_level3")
+    images = np.random.default_rng(0).random((2, 128, 128, 3), np.float32)
+    given = np.asarray(keras.Model(model.input, norm.input)(images, training=True))
+    model(images, training=True)
+    np.testing.assert_allclose(norm.moving_mean, 0.75 * given.mean((0, 1, 2)), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance, 0.25 + 0.75 * given.var((0, 1, 2)), rtol=1e-3)
 
 
 @pytest.mark.parametrize(("count", "weights"), [(2, (1.0, 3.0)), (3, (0.5, -2.0, 4.0))], ids=str)
@@ -159,7 +208,32 @@ def test_weighted_sum_is_the_formula(count, weights):
         ("efficientdet_d0", (200, 128, 3), {}, "200 x 128 does not halve 7 times.*as 256 x 128"),
         ("efficientdet_d0", (None, 128, 3), {}, "does not halve"),
         ("efficientdet_d0", (128, 128, 3), {"activation": "gelu"}, "one of silu, relu6, received 'gelu'"),
-        ("efficientdet_d0", (128, 128, 3), {"backbone": "ResNet51"}, "no 'ResNet51'; it has .*ResNet50"),
+        (
+            "efficientdet_d0",
+            (128, 128, 3),
+            {"backbone": "ResNet51"},
+            "no 'ResNet51'; expected one of narrow_resnet, .*ResNet50",
+        ),
+        ("efficientdet_d0", (128, 128, 3), {"backbone": "tiny", "batch_norm_momentum": 1.0}, "below 1, received 1.0"),
+        ("efficientdet_d0", (128, 128, 3), {"backbone": "tiny", "backbone_options": {"alpha": 1}}, "tiny is a model"),
+        (
+            "efficientdet_d0",
+            (128, 128, 3),
+            {"backbone": "MobileNetV2", "backbone_options": {"width": 2}},
+            "MobileNetV2 does not take {'width': 2}: .*width",
+        ),
+        (
+            "efficientdet_d0",
+            (128, 128, 3),
+            {"backbone": "narrow_resnet", "backbone_options": {"alpha": 2}},
+            "narrow_resnet does not take {'alpha': 2}: .*alpha",
+        ),
+        (
+            "efficientdet_d0",
+            (128, 128, 3),
+            {"backbone": "narrow_resnet", "weights": "imagenet"},
+            "narrow_resnet has no weights 'imagenet'",
+        ),
         ("efficientdet_d0", (128, 128, 3), {"channels": 3}, "among width, .*received channels"),
         ("efficientdet_d0", (256, 256, 3), {"backbone": "tiny"}, r"takes \[\(128, 128, 3\)\]"),
         ("efficientdet_d0", (128, 128, 3), {"backbone": "short"}, r"no feature map of \[\(8, 8\), \(4, 4\)\]"),

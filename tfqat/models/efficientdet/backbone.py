@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 
 from tfqat.errors import TfqatError
+from tfqat.models.efficientdet.narrow import narrow_resnet
 
 STRIDES = (8, 16, 32)
 # Family -> the layers at which its blocks end. The next block expands its input before it halves it, so that the last
@@ -18,26 +19,35 @@ BLOCK_ENDS = {
     "MobileNetV2": r"block_\d+_(add|project_BN)",
     "MobileNetV3": r"expanded_conv(_\d+)?_(add|project_bn)",
 }
+# Backbones of tfqat's own: name -> function of the input.
+OWN: dict[str, Callable[..., keras.Model]] = {"narrow_resnet": narrow_resnet}
 _SILU = ("silu", "swish")
 
 
 def backbone_levels(
-    backbone: str | keras.Model, image: keras.KerasTensor, activation: str, weights: str | None = None
+    backbone: str | keras.Model,
+    image: keras.KerasTensor,
+    activation: str,
+    weights: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Any, list[Any]]:
     """The input of a backbone, and its feature maps of strides 8, 16 and 32.
 
     Args:
-        backbone: a name in keras.applications, built on ``image``; or a functional model with three outputs of those
-            strides, or of one output, of which the last tensor of each stride is taken.
+        backbone: a name in keras.applications or OWN, built on ``image``; or a functional model with three outputs of
+            those strides, or of one output, of which the last tensor of each stride is taken.
         image: the input.
         activation: replaces each SiLU of the backbone.
         weights: of a named one, as keras.applications takes it.
+        options: of a named one, further arguments that it takes, as MobileNetV2's ``alpha``.
 
     Raises:
-        TfqatError: no such backbone, or it has no feature map of a stride.
+        TfqatError: no such backbone, one that does not take the options, or without a feature map of a stride.
     """
     if isinstance(backbone, str):
-        model, ends = _application(backbone, image, weights), _block_ends(backbone)
+        model, ends = _named(backbone, image, weights, options or {}), _block_ends(backbone)
+    elif options:
+        raise TfqatError(f"backbone_options: {backbone.name} is a model already; expected none, received {options}.")
     else:
         model, ends = backbone, ".*"
     if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != tuple(image.shape[1:]):
@@ -49,12 +59,27 @@ def backbone_levels(
     return model.inputs[0], _of_strides(model.name, tensors, image)
 
 
-def _application(name: str, image: keras.KerasTensor, weights: str | None) -> keras.Model:
+def _named(name: str, image: keras.KerasTensor, weights: str | None, options: Mapping[str, Any]) -> keras.Model:
+    try:
+        if name in OWN:
+            return _own(name, image, weights, options)
+        return _application(name)(include_top=False, weights=weights, input_tensor=image, **options)
+    except TypeError as error:
+        raise TfqatError(f"backbone_options: {name} does not take {dict(options)}: {error}") from error
+
+
+def _own(name: str, image: keras.KerasTensor, weights: str | None, options: Mapping[str, Any]) -> keras.Model:
+    if weights:
+        raise TfqatError(f"backbone: {name} has no weights {weights!r}; expected None.")
+    return OWN[name](image, **options)
+
+
+def _application(name: str) -> Callable[..., keras.Model]:
     build = getattr(keras.applications, name, None)
     if not callable(build):
-        known = ", ".join(n for n in dir(keras.applications) if n[0].isupper())
-        raise TfqatError(f"backbone: keras.applications has no {name!r}; it has {known}.")
-    return build(include_top=False, weights=weights, input_tensor=image)
+        known = ", ".join([*OWN, *(n for n in dir(keras.applications) if n[0].isupper())])
+        raise TfqatError(f"backbone: there is no {name!r}; expected one of {known}.")
+    return build
 
 
 def _block_ends(name: str) -> str:

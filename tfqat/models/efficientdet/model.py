@@ -28,6 +28,8 @@ def efficientdet(
     activation: str = "silu",
     backbone: str | keras.Model | None = None,
     weights: str | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+    batch_norm_momentum: float | None = None,
     **sizes: int | bool,
 ) -> keras.Model:
     """Images ``input_shape`` -> ``class_logits`` ``(batch, anchors, num_classes)`` and ``box_regression``
@@ -40,19 +42,25 @@ def efficientdet(
         input_shape: height and width are multiples of 128, so that each level has half the size of the one before.
         num_classes: classes.
         activation: ``silu`` or ``relu6``, also in place of the backbone's SiLUs.
-        backbone: another than the name's: of keras.applications, by name, or a functional model (see backbone.py).
+        backbone: another than the name's: ``narrow_resnet``, one of keras.applications, or a functional model (see
+            backbone.py).
         weights: of the backbone: None or ``imagenet``.
+        backbone_options: of a backbone by name, as ``{"alpha": 0.35}`` for a narrow MobileNetV2.
+        batch_norm_momentum: of every BatchNorm, the backbone's too; None leaves them as they are. Of a training of n
+            steps, statistics of momentum m still hold ``m ** n`` of their first values: with MobileNet's 0.999 two
+            thirds after 400 steps.
         sizes: ``width``, ``depth``, ``head_depth`` or ``weighted`` where they differ from the name's (see scaling.py).
 
     Raises:
-        TfqatError: an unknown name, activation, size or backbone, or an image size that does not halve to level 7.
+        TfqatError: an unknown name, activation, size or backbone, a momentum that is none, or an image size that does
+            not halve to level 7.
     """
     scaling = _scaling(name, sizes)
     _check_image(input_shape)
     if activation not in ACTIVATIONS:
         raise TfqatError(f"activation: expected one of {', '.join(ACTIVATIONS)}, received {activation!r}.")
     image = keras.Input(input_shape, name="image")
-    image, maps = backbone_levels(backbone or scaling.backbone, image, activation, weights)
+    image, maps = backbone_levels(backbone or scaling.backbone, image, activation, weights, backbone_options)
     maps = made_levels(maps, scaling.width)
     for number in range(scaling.depth):
         maps = bifpn(maps, scaling.width, scaling.weighted, activation, f"bifpn{number}")
@@ -61,7 +69,18 @@ def efficientdet(
         "box_regression": head(maps, scaling.head_depth, ANCHORS, 4, activation, "box"),
     }
     joined = {key: layers.Concatenate(axis=1, name=key)(levels) for key, levels in outputs.items()}
-    return keras.Model(image, joined, name=name)
+    model = keras.Model(image, joined, name=name)
+    if batch_norm_momentum is not None:
+        _set_momentum(model, batch_norm_momentum)
+    return model
+
+
+def _set_momentum(model: keras.Model, momentum: float) -> None:
+    if not 0 <= momentum < 1:
+        raise TfqatError(f"batch_norm_momentum: expected a number from 0 to below 1, received {momentum}.")
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = momentum
 
 
 def _scaling(name: str, sizes: Mapping[str, Any]) -> Scaling:

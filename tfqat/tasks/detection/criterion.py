@@ -41,7 +41,8 @@ class DetectionCriterion:
 
     def batches(self, data: tf.data.Dataset) -> tf.data.Dataset:
         """Images with what their anchors learn, as the losses take it."""
-        return data.map(lambda images, wanted: (images, self._learnt(wanted)), tf.data.AUTOTUNE)
+        learnt = data.map(lambda images, wanted: (images, self._learnt(wanted)), tf.data.AUTOTUNE)
+        return learnt.prefetch(tf.data.AUTOTUNE)
 
     def compile(self, model: keras.Model, optimizer: Any = None) -> None:
         """Compiles with a loss for each output."""
@@ -50,9 +51,9 @@ class DetectionCriterion:
     def evaluate(self, model: keras.Model, batches: tf.data.Dataset) -> Mapping[str, float]:
         """The losses as training has them, without terms of weights; AP50 and AP."""
         meter, losses = self.meter(), list[dict[str, float]]()
-        for images, wanted in batches:
+        for images, wanted, learnt in batches.map(self._with_learnt, tf.data.AUTOTUNE):
             given = model.predict_on_batch(images)
-            losses.append({name: self._loss(name, wanted, given) for name in ORDER})
+            losses.append({name: self._loss(name, learnt, given) for name in ORDER})
             meter.add([given[name] for name in ORDER], wanted)
         means = {f"{name}_loss": float(np.mean([loss[name] for loss in losses])) for name in ORDER}
         total = sum(weight * means[f"{name}_loss"] for name, weight in self._weights.items())
@@ -71,9 +72,11 @@ class DetectionCriterion:
         usual = BOX_WEIGHT if self.section.box_loss == HUBER else OVERLAP_WEIGHT
         return {CLASSES: 1.0, BOXES: usual if self.section.box_weight is None else self.section.box_weight}
 
-    def _loss(self, name: str, wanted: Any, given: Any) -> float:
-        learnt = self._learnt(wanted)
+    def _loss(self, name: str, learnt: Any, given: Any) -> float:
         return float(keras.ops.convert_to_numpy(self._losses[name](learnt[name].numpy(), given[name])))
+
+    def _with_learnt(self, images: tf.Tensor, wanted: Mapping[str, tf.Tensor]) -> tuple[Any, ...]:
+        return images, wanted, self._learnt(wanted)
 
     def _learnt(self, wanted: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         rows = tf.map_fn(

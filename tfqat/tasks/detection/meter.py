@@ -41,7 +41,7 @@ class DetectionMeter:
     def add(self, outputs: Sequence[np.ndarray], targets: Mapping[str, Any]) -> None:
         """Adds raw outputs, box regression and class logits, and the targets of `data.detection.pipeline`."""
         wanted = {name: np.asarray(value) for name, value in targets.items()}
-        for row, one in enumerate(self.decoder.detections(*outputs)):
+        for row, one in enumerate(self.decoder.detections(outputs)):
             scale, size = wanted["scale"][row], wanted["size"][row]
             self.found.append(in_own_pixels(one, scale, size))
             self.truths.append(_truth(wanted, row, scale))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from tfqat.errors import TfqatError
+from tfqat.tails.tail import BOXES as FOUND_BOXES
+from tfqat.tails.tail import CLASSES as FOUND_CLASSES
+from tfqat.tails.tail import COUNT, SCORES
+from tfqat.verification.model_file import ModelFileError
 
 # In the order in which Keras flattens a dict.
 BOXES, CLASSES = "box_regression", "class_logits"
 ORDER = (BOXES, CLASSES)
+# What a file with decoding and suppression gives instead: boxes in pixels, scores, classes, how many are there.
+FINISHED = (FOUND_BOXES, SCORES, FOUND_CLASSES, COUNT)
 
 
 def check_outputs(model: keras.Model, source: str, anchors: int, num_classes: int | None) -> None:
@@ -34,11 +41,18 @@ def check_outputs(model: keras.Model, source: str, anchors: int, num_classes: in
         )
 
 
+def check_raw(name: str, outputs: Sequence[np.ndarray], anchors: int, num_classes: int | None) -> None:
+    """Raises ModelFileError unless the arrays are those of a detector: both raw ones, or those of a finished file."""
+    if len(outputs) == len(FINISHED):
+        return
+    expected, received = [(anchors, 4), (anchors, num_classes)], [array.shape[1:] for array in outputs]
+    if received != expected:
+        raise ModelFileError(
+            f"{name} gives outputs of the shapes {received}, expected {expected}: box regression and class logits of "
+            "each anchor. Name a file of a model that was trained on these data."
+        )
+
+
 def num_classes_of(model: keras.Model) -> int:
     """How many classes the model tells apart."""
     return int(model.output[CLASSES].shape[-1])
-
-
-def by_name(outputs: Any) -> dict[str, Any]:
-    """Name -> array, of arrays in Keras' order."""
-    return dict(zip(ORDER, outputs, strict=True))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,13 +17,17 @@ from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data
 from tfqat.detection.anchors import Anchors, anchor_boxes
 from tfqat.detection.drawing import drawn
+from tfqat.tails.tail import Tail
 from tfqat.tasks.detection.boxes import Boxes
 from tfqat.tasks.detection.criterion import DetectionCriterion
 from tfqat.tasks.detection.decoder import Decoder
+from tfqat.tasks.detection.finish import finish
+from tfqat.tasks.detection.finished import is_finished, open_finished
+from tfqat.tasks.detection.judge import judged
 from tfqat.tasks.detection.meter import FIGURE, DetectionMeter, in_own_pixels
-from tfqat.tasks.detection.outputs import ORDER, check_outputs, num_classes_of
-from tfqat.tasks.task import Outputs
-from tfqat.verification.model_file import ModelFileError
+from tfqat.tasks.detection.outputs import ORDER, check_outputs, check_raw, num_classes_of
+from tfqat.tasks.task import Entries, Finished, Outputs
+from tfqat.verification.model_file import ImageShape, ModelFile
 
 # Boxes of a lower score are counted in evaluation, but would only clutter what a person reads.
 SHOWN = 0.3
@@ -47,14 +52,7 @@ class Detection:
 
     def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: Data) -> None:
         """Both outputs, for each anchor and class."""
-        anchors = len(self.anchors)
-        expected = [(anchors, 4), (anchors, data.num_classes)]
-        received = [array.shape[1:] for array in outputs]
-        if received != expected:
-            raise ModelFileError(
-                f"{name} gives outputs of the shapes {received}, expected {expected}: box regression and class logits "
-                "of each anchor. Name a file of a model that was trained on these data."
-            )
+        check_raw(name, outputs, len(self.anchors), data.num_classes)
 
     def criterion(self, model: keras.Model, data: Data) -> DetectionCriterion:
         """The losses that ``detection_config`` asks for, and AP50."""
@@ -65,17 +63,43 @@ class Detection:
         names = data.class_names or tuple(str(number) for number in range(data.num_classes or 0))
         return DetectionMeter(self.decoder, names)
 
+    def open_own(self, path: Path, cache: Path | None, precisions: Path | None, shape: ImageShape) -> ModelFile | None:
+        """A file with decoding and suppression of its own."""
+        return open_finished(path, shape, cache, precisions) if is_finished(path) else None
+
+    def measure(self, data: Data) -> tuple[str, Callable[[], DetectionMeter]]:
+        """AP50."""
+        return self.figure, lambda: self.meter(data)
+
+    def finish(self, folder: Path, files: Entries) -> Entries:
+        """Files with decoding and suppression, where the spec asks for them."""
+        return finish(folder, files, self.tail) if self.spec.export.detections == "nms" else {}
+
+    def finished(self, paths: Mapping[str, Path], data: Data) -> Sequence[Finished]:
+        """The finished files among ``paths``."""
+        return judged(paths, data, replace(self.decoder, score_threshold=self.tail.score_threshold))
+
+    @property
+    def tail(self) -> Tail:
+        """What stands behind the raw outputs of finished files."""
+        boxes, classes = self.spec.export.output_names or ORDER
+        return Tail(
+            self.anchors,
+            self.image_size,
+            class_logits=classes,
+            box_regression=boxes,
+            score_threshold=self.spec.export.score_threshold,
+            iou_threshold=self.section.iou_threshold,
+            max_detections=self.section.max_detections,
+        )
+
     def findings(
         self, name: str, outputs: Outputs, given: Sequence[Prepared], names: Sequence[str], threshold: float | None
     ) -> list[Boxes]:
         """The boxes of each image, in its own pixels."""
-        expected = [(len(self.anchors), 4), (len(self.anchors), len(names))]
-        if [array.shape[1:] for array in outputs] != expected:
-            raise ModelFileError(
-                f"{name} gives outputs of the shapes {[array.shape[1:] for array in outputs]}, expected {expected}."
-            )
+        check_raw(name, outputs, len(self.anchors), len(names))
         decoder = replace(self.decoder, score_threshold=SHOWN if threshold is None else threshold)
-        pairs = zip(decoder.detections(*outputs), given, strict=True)
+        pairs = zip(decoder.detections(outputs), given, strict=True)
         own = [in_own_pixels(found, np.asarray(one.scale), np.asarray(one.size)) for found, one in pairs]
         return [Boxes(found, tuple(names)) for found in own]
 
