@@ -161,7 +161,7 @@ WRONG = {
     "another_size": (lambda f: (f / "small.onnx",), r"images of shape \(6, 6, 1\), expected \(8, 8, 1\)"),
     "another_size_of_keras": (lambda f: (f / "small.keras",), r"images of shape \(6, 6, 1\), expected \(8, 8, 1\)"),
     "classes": (lambda f: (f / "seven.onnx",), r"outputs of shape \(7,\), expected \(10,\)"),
-    "two_outputs": (lambda f: (f / "two.onnx",), "2 outputs, expected one"),
+    "two_outputs": (lambda f: (f / "two.onnx",), "expected 1 input and 1 output, .* received 1 input and 2 outputs"),
     "cut_off": (lambda f: (f / "cut.onnx",), "not a whole ONNX model"),
     "no_keras_file": (lambda f: (f / "text.keras",), "not a .keras file"),
 }

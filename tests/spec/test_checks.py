@@ -28,6 +28,16 @@ results_dir: r
 dataset_config: {kind: python, function: "my.data:load"}
 model_config: {python: "my.model:build", num_classes: 5}
 """,
+    "voc": """
+results_dir: r
+dataset_config: {kind: voc, path: a}
+model_config: {architecture: efficientdet_d0, num_classes: 3, weights: imagenet}
+""",
+    "boxes": """
+results_dir: r
+dataset_config: {kind: python, function: "my.data:load", targets: boxes}
+model_config: {architecture: efficientdet_d0, num_classes: 3, weights: imagenet}
+""",
 }
 
 # Name: base, overrides, key at fault, words of the message.
@@ -215,6 +225,97 @@ WRONG = {
     ),
     "format_of_another": ("digits", ["export_config.formats=[tensorrt, tflite]"], "export_config.formats", ["tflite"]),
     "int8_too_early": ("digits", ["export_config.int8_weights=true"], "export_config.int8_weights", ["8.6.1", "10.0"]),
+    "boxes_for_a_classifier": (
+        "voc",
+        ["model_config.architecture=MobileNetV2"],
+        "model_config.architecture",
+        ["MobileNetV2, which finds no boxes", "efficientdet_d0 to efficientdet_d7"],
+    ),
+    "boxes_of_a_function_for_a_classifier": (
+        "boxes",
+        ["model_config.architecture=MobileNetV2"],
+        "model_config.architecture",
+        ["MobileNetV2, which finds no boxes"],
+    ),
+    "labels_for_a_detector": (
+        "folder",
+        ["model_config.architecture=efficientdet_d1"],
+        "model_config.architecture",
+        ["efficientdet_d1, which learns boxes", "kind image_folder", "voc, coco, tfrecord"],
+    ),
+    "labels_of_a_function_for_a_detector": (
+        "boxes",
+        ["dataset_config.targets=labels"],
+        "model_config.architecture",
+        ["efficientdet_d0, which learns boxes", "python with targets: boxes"],
+    ),
+    "option_of_a_detector": (
+        "voc",
+        ["model_config.options.dropout=0.5"],
+        "model_config.options",
+        ["dropout", "efficientdet_d0 takes activation, backbone, width, depth, head_depth, weighted"],
+    ),
+    "detector_options_of_a_classifier": (
+        "folder",
+        ["model_config.options={activation: relu6, width: 8}"],
+        "model_config.options",
+        ["received activation, width", "MobileNetV2 takes alpha"],
+    ),
+    "weights_of_an_own_backbone": (
+        "voc",
+        ["model_config.options.backbone='a:b'"],
+        "model_config.weights",
+        ["received imagenet", "a:b brings its own"],
+    ),
+    "classes_of_a_detector": (
+        "voc",
+        ["model_config.num_classes=null"],
+        "model_config.num_classes",
+        ["the number of classes of efficientdet_d0"],
+    ),
+    "gray_detector": ("voc", ["model_config.input_shape=[512,512,1]"], "model_config.input_shape", ["voc images"]),
+    "sides_of_a_detector": (
+        "voc",
+        ["model_config.input_shape=[128,256,3]", "dataset_config.image_size=[256,128]"],
+        "model_config.input_shape",
+        ["voc images are 256 x 128"],
+    ),
+    "negative_above_positive": (
+        "voc",
+        ["detection_config={positive_iou: 0.4, negative_iou: 0.45}"],
+        "detection_config.negative_iou",
+        ["received 0.45", "positive_iou: 0.4"],
+    ),
+    "negative_above_positive_by_default": (
+        "voc",
+        ["detection_config.positive_iou=0.4"],
+        "detection_config.negative_iou",
+        ["received 0.5, above positive_iou: 0.4"],
+    ),
+    "delta_of_giou": (
+        "voc",
+        ["detection_config={box_loss: giou, huber_delta: 0.2}"],
+        "detection_config.huber_delta",
+        ["received 0.2", "giou does not use"],
+    ),
+    "detection_of_classes": (
+        "folder",
+        ["detection_config={focal_gamma: 2.0, aspect_ratios: [1.0, 2.0, 0.4]}"],
+        "detection_config",
+        ["received aspect_ratios, focal_gamma", "image_folder data have no boxes", "voc, coco, tfrecord"],
+    ),
+    "nms_of_classes": (
+        "folder",
+        ["export_config.detections=nms"],
+        "export_config.detections",
+        ["received nms", "expected raw"],
+    ),
+    "threshold_of_raw_outputs": (
+        "voc",
+        ["export_config.score_threshold=0.2"],
+        "export_config.score_threshold",
+        ["received 0.2", "nms only"],
+    ),
     "empty_rule": ("digits", ["quantization_config.rules=[{match: a}]"], "quantization_config.rules[0]", ["quantize"]),
 }
 
@@ -236,6 +337,23 @@ RIGHT = {
     "percentile": ("digits", ["quantization_config.calibration={method: percentile, percentile: 99.9}"]),
     "int8": ("digits", ["export_config={int8_weights: true, tensorrt_version: '10.3.0'}"]),
     "sides": ("digits", ["model_config.input_shape=[32,32,1]"]),
+    "voc": ("voc", []),
+    "boxes": ("boxes", []),
+    "boxes_for_a_function": ("voc", ["model_config={python: 'a:b'}"]),
+    "detector": (
+        "voc",
+        [
+            "detection_config={positive_iou: 0.6, negative_iou: 0.4, huber_delta: 0.2, aspect_ratios: [1.0, 1.4, 0.7]}",
+            "model_config.weights=null",
+            "training_config.float_epochs=1",
+            "model_config.options={activation: relu6, backbone: 'a:b', width: 8, depth: 1, head_depth: 1, "
+            "weighted: false}",
+            "export_config={detections: nms, score_threshold: 0.2}",
+            "dataset_config.image_size=[128,256]",
+            "model_config.input_shape=[128,256,3]",
+        ],
+    ),
+    "defaults_of_detection": ("folder", ["detection_config={aspect_ratios: [1.0, 2.0, 0.5], focal_gamma: 1.5}"]),
     "tune": ("digits", ["quantization_config.tune=[equalize, batch_norm, bias_correction]"]),
 }
 

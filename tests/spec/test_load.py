@@ -212,8 +212,8 @@ spec.yaml: 11 errors
   random_seed (line 2): received "42" (a text), expected an integer; a number stands without quotes
   dataset_config.batch_sise (line 5): unknown key of kind digits, received 64 (an integer); nearest valid key: \
 dataset_config.batch_size; expected one of: kind, image_size, batch_size
-  model_config.architecture (line 7): received "resnet9" (a text), expected resnet8, vit or the name of a model \
-of keras.applications; did you mean resnet8?
+  model_config.architecture (line 7): received "resnet9" (a text), expected resnet8, vit, efficientdet_d0 to \
+efficientdet_d7 or the name of a model of keras.applications; did you mean resnet8?
   model_config.num_classes (line 8): received 9, expected 10, the number of classes of dataset_config.kind digits
   training_config.num_epochs (line 11): stands twice, first in line 10; expected each key once
   training_config.optimizer.momentum (line 12): received 0.8, which adam does not use; expected it with sgd only
@@ -250,6 +250,67 @@ def test_bad_override_is_named(report, override, words):
     assert repr(override) in line
     for word in words:
         assert word in line
+
+
+VOC = """\
+results_dir: results/x
+dataset_config: {kind: voc, path: a}
+model_config: {architecture: efficientdet_d0, num_classes: 3, weights: imagenet}
+"""
+# Override of a detector's spec -> the dotted key of the one mistake, and words that its line must hold.
+DETECTORS_MISTAKES = {
+    "architecture": (
+        "model_config.architecture=efficientdet_d8",
+        "model_config.architecture",
+        ["resnet8, vit, efficientdet_d0 to efficientdet_d7 or", "did you mean efficientdet_d"],
+    ),
+    "size": ("dataset_config.image_size=500", "dataset_config.image_size", ["500", "multiples of 128", "[512, 512]"]),
+    "side": (
+        "dataset_config.image_size=[256, 100]",
+        "dataset_config.image_size",
+        ["[256, 100]", "multiples of 128", "[256, 128]"],
+    ),
+    "tiny_size": ("dataset_config.image_size=32", "dataset_config.image_size", ["[128, 128]"]),
+    "key_of_coco": ("dataset_config.train_images=a", "dataset_config.train_images", ["kind voc"]),
+    "scale": ("dataset_config.augment.scale=[2.0, 0.5]", "dataset_config.augment.scale", ["the smaller one first"]),
+    "crowd": ("dataset_config.crowd=ignore", "dataset_config.crowd", ["expected one of: keep, drop"]),
+    "class_twice": ("dataset_config.classes=[a, a]", "dataset_config.classes", ["each entry once"]),
+    "no_class": ("dataset_config.classes=[]", "dataset_config.classes", ["at least 1"]),
+    "two_ratios": (
+        "detection_config.aspect_ratios=[1.0, 2.0]",
+        "detection_config.aspect_ratios[2]",
+        ["is missing; expected a number"],
+    ),
+    "share": ("detection_config.iou_threshold=50", "detection_config.iou_threshold", ["at most 1"]),
+    "loss": ("detection_config.box_loss=iuo", "detection_config.box_loss", ["did you mean iou?"]),
+    "clip": ("training_config.optimizer.clip_norm=0", "training_config.optimizer.clip_norm", ["above 0"]),
+    "l2": ("training_config.l2=-1.0", "training_config.l2", ["at least 0"]),
+    "freeze": ("training_config.freeze=stem*", "training_config.freeze", ["a list"]),
+    "misspelt": ("detection_config.focal_gama=2.0", "detection_config.focal_gama", ["detection_config.focal_gamma"]),
+    "options": (
+        "model_config.options.activation=relu",
+        "model_config.options.activation",
+        ["expected one of: silu, relu6"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("override", "key", "words"), DETECTORS_MISTAKES.values(), ids=DETECTORS_MISTAKES)
+def test_a_mistake_in_the_spec_of_a_detector(report, override, key, words):
+    head, line = report(override, text=VOC).splitlines()
+    assert head.endswith(": 1 error")
+    assert line.startswith(f"  {key} (override): ")
+    for word in words:
+        assert word in line
+
+
+def test_the_task_is_what_the_data_say(write):
+    assert load_spec(write(VALID)).task == "classification"
+    assert load_spec(write(VOC)).task == "detection"
+    python = "dataset_config={{kind: python, function: 'a:b', targets: {}}}"
+    model = "model_config={python: 'a:b', num_classes: 3}"
+    for targets, task in (("labels", "classification"), ("boxes", "detection")):
+        assert load_spec(write(VOC), [python.format(targets), model]).task == task
 
 
 FILES = {

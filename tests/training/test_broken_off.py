@@ -24,6 +24,7 @@ OPTIONS = {
     "average": {"optimizer": {"ema": 0.9, "name": "adam", "learning_rate": 0.01}, "keep": "best"},
     "oscillation": {"oscillation": {"dampening": 0.1, "freeze_threshold": 0.02, "momentum": 0.1}},
     "precision": {"precision": "mixed_float16"},
+    "weights": {"l2": 0.01, "freeze_batch_norm": True, "optimizer": {"clip_norm": 0.5}},
 }
 
 

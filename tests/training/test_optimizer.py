@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 
 from tfqat.spec.schema import Optimizer, Training
@@ -40,3 +41,19 @@ def test_cosine_ends_at_zero_with_the_phase():
     assert rates[0] == pytest.approx(0.2)
     assert rates[5] == pytest.approx(0.1)
     assert rates[10] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_longer_gradients_are_scaled_over_all_weights_together(name):
+    """Of length 13 in two weights: both are scaled by 2 / 13; a shorter one stays."""
+    section = Optimizer(name=name, learning_rate=1.0, schedule="constant", momentum=0.0, clip_norm=2.0)
+    optimizer = make_optimizer(Training(optimizer=section), "float", 10)
+    weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0])]
+    optimizer.build(weights)
+    seen = []
+    optimizer.update_step = lambda g, v, rate: seen.append(np.array(g))
+    optimizer.apply([keras.ops.array([3.0, 4.0]), keras.ops.array([12.0])], weights)
+    optimizer.apply([keras.ops.array([0.0, 0.5]), keras.ops.array([-0.5])], weights)
+    expected = [[6 / 13, 8 / 13], [24 / 13], [0.0, 0.5], [-0.5]]
+    for found, wanted in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)

@@ -106,12 +106,20 @@ def _detector(section: Any, shape: Any) -> keras.Model:
     options: dict[str, Any] = section.options.given()
     backbone = options.pop("backbone", None)
     if backbone and ":" in backbone:
-        function = user_function(backbone, "model_config.options.backbone")
-        backbone = call_with(function, {"input_shape": shape})
+        backbone = _own_backbone(backbone, shape)
     own = {name: options.pop(name) for name in names.BACKBONE_OPTIONS if name in options}
     weights = IMAGENET if section.weights == IMAGENET else None
     made = {"backbone": backbone, "weights": weights, "backbone_options": own, **options}
     return efficientdet(section.architecture, shape, section.num_classes, **made)
+
+
+def _own_backbone(name: str, shape: Any) -> keras.Model:
+    key = "model_config.options.backbone"
+    model = call_with(user_function(name, key), {"input_shape": shape})
+    if not isinstance(model, keras.Model) or getattr(model, "inputs", None) is None:
+        received = f"{type(model).__name__} without inputs" if isinstance(model, keras.Model) else type(model).__name__
+        raise TfqatError(f"{key}: {name} must return a functional keras.Model, returned {received}.")
+    return model
 
 
 def _pretrained(build: Callable[..., keras.Model], shape: tuple[int, ...], classes: int, options: Any) -> keras.Model:

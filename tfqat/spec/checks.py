@@ -14,6 +14,7 @@ from tfqat.graph.rules import Rule
 from tfqat.spec import keys, names
 from tfqat.spec.document import Path
 from tfqat.spec.report import Problem, shown
+from tfqat.spec.schema import Detection
 from tfqat.targets import load_target
 
 CLASSES = {"digits": 10}
@@ -100,26 +101,44 @@ def _weights_fit(weights: Any, architecture: Any, checkpoint: Any) -> str | None
         return f"received {weights!r} beside the checkpoint {checkpoint}; expected one of the two"
     if architecture is None:
         return f"received {weights!r} without architecture; a checkpoint or a function brings its own weights"
-    if weights == "imagenet" and architecture in set(names.ZOO) - set(names.DETECTORS):
+    if weights == "imagenet" and architecture in names.CLASSIFIERS:
         return f"received imagenet, expected null or a .weights.h5 file: {architecture} has no published weights"
     if weights != "imagenet" and not weights.endswith(".weights.h5"):
         return f"received {weights!r}, expected imagenet or the path of a .weights.h5 file"
     return None
 
 
+def _published_weights(weights: Any, backbone: Any) -> str | None:
+    if weights != "imagenet" or backbone is None or ":" not in backbone:
+        return None
+    return f"received imagenet, expected null or a .weights.h5 file: the backbone {backbone} brings its own weights"
+
+
+def _have_boxes(kind: Any, targets: Any) -> bool:
+    return kind in names.BOX_KINDS or targets == "boxes"
+
+
 def _data_fit(architecture: Any, kind: Any, targets: Any) -> str | None:
-    boxes = kind in names.BOX_KINDS or targets == "boxes"
+    boxes = _have_boxes(kind, targets)
     if architecture is None or (architecture in names.DETECTORS) == boxes:
         return None
     if boxes:
         wanted = f"{names.DETECTORS[0]} to {names.DETECTORS[-1]}, or a model of your own"
         return f"received {architecture}, which finds no boxes, with data of boxes; expected {wanted}"
-    wanted = f"{', '.join(names.BOX_KINDS)}, or python with targets: boxes"
-    return f"received {architecture}, which learns boxes, with {_DATA}.kind {kind}; expected data of kind {wanted}"
+    return f"received {architecture}, which learns boxes, with {_DATA}.kind {kind}; expected {_BOX_DATA}"
+
+
+def _for_boxes(section: Any, kind: Any, targets: Any) -> str | None:
+    stated = dict(Detection.model_validate(_plain(section)))
+    usual = dict(Detection())
+    changed = [key for key, value in stated.items() if value != usual[key]]
+    if not changed or _have_boxes(kind, targets):
+        return None
+    return f"received {', '.join(changed)}, but {kind} data have no boxes; expected it with {_BOX_DATA}"
 
 
 def _detections_fit(detections: Any, kind: Any, targets: Any) -> str | None:
-    if detections == "raw" or kind in names.BOX_KINDS or targets == "boxes":
+    if detections == "raw" or _have_boxes(kind, targets):
         return None
     return f"received {detections} with {_DATA}.kind {kind}, whose models find no boxes; expected raw"
 
@@ -314,13 +333,15 @@ def _plain(section: Any) -> dict[str, Any]:
     return section if isinstance(section, dict) else section.model_dump()
 
 
-_MODEL, _DATA, _TRAIN, _QUANT, _EXPORT = (
+_MODEL, _DATA, _DETECTION, _TRAIN, _QUANT, _EXPORT = (
     "model_config",
     "dataset_config",
+    "detection_config",
     "training_config",
     "quantization_config",
     "export_config",
 )
+_BOX_DATA = f"data of kind {', '.join(names.BOX_KINDS)}, or python with targets: boxes"
 _ARCHITECTURE, _KIND = f"{_MODEL}.architecture", f"{_DATA}.kind"
 _RANGES, _VERSION = f"{_QUANT}.ranges", f"{_EXPORT}.tensorrt_version"
 _FORMATS, _TARGET = f"{_EXPORT}.formats", f"{_QUANT}.target"
@@ -335,11 +356,14 @@ CHECKS = (
     _check(f"{_MODEL}.num_classes", _classes_stated, _ARCHITECTURE, f"{_DATA}.targets"),
     _check(f"{_MODEL}.num_classes", _classes_fit, _KIND),
     _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE, f"{_MODEL}.checkpoint"),
+    _check(f"{_MODEL}.weights", _published_weights, f"{_MODEL}.options.backbone"),
     _check(f"{_MODEL}.options", _options_fit, _ARCHITECTURE),
     _check(_ARCHITECTURE, _data_fit, _KIND, f"{_DATA}.targets"),
+    _check(_DETECTION, _for_boxes, _KIND, f"{_DATA}.targets"),
+    _check(f"{_DETECTION}.negative_iou", _thresholds_fit, f"{_DETECTION}.positive_iou"),
+    _check(f"{_DETECTION}.huber_delta", _only_for(("huber",), 0.1), f"{_DETECTION}.box_loss"),
     _check(f"{_EXPORT}.detections", _detections_fit, _KIND, f"{_DATA}.targets"),
     _check(f"{_EXPORT}.score_threshold", _only_for(("nms",), 0.05), f"{_EXPORT}.detections"),
-    _check("detection_config.negative_iou", _thresholds_fit, "detection_config.positive_iou"),
     _check(f"{_MODEL}.input_shape", _shape_fits, f"{_DATA}.image_size", _KIND),
     _check(f"{_MODEL}.input_shape", _channels_fit, _KIND),
     _check(f"{_DATA}.y_test", _labels_named, f"{_DATA}.x_test"),

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 # Kinds of data whose images have boxes.
 BOX_KINDS = ("voc", "coco", "tfrecord")
 DETECTORS = tuple(f"efficientdet_d{number}" for number in range(8))
-ZOO = ("resnet8", "vit", *DETECTORS)
+CLASSIFIERS = ("resnet8", "vit")
+ZOO = (*CLASSIFIERS, *DETECTORS)
 
 # The model functions of keras.applications. A test compares this list and the options below with the installed Keras.
 APPLICATIONS = (

@@ -184,7 +184,8 @@ def _wanted(path: Path, values: Mapping[str, Any]) -> str:
     if path[:1] == ("dataset_config",) and not keys.section_at(path[:1], values):
         kinds = f"one of: {', '.join(keys.kinds(Dataset))}"
         return kinds if path[1:] else f"a mapping with the key kind ({kinds}) and the keys of that kind"
-    return "a text"  # as are all the required keys that are no sections
+    # Lists of a fixed length hold numbers; all the required keys that are no sections are texts.
+    return "a number" if isinstance(path[-1], int) else "a text"
 
 
 def _word(word: Any) -> Any:

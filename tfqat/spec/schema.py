@@ -43,7 +43,7 @@ def _matching(pattern: str, expected: str) -> AfterValidator:
 
 
 def _architecture(word: str) -> str:
-    zoo = ", ".join(names.ZOO)
+    zoo = f"{', '.join(names.CLASSIFIERS)}, {names.DETECTORS[0]} to {names.DETECTORS[-1]}"
     return _one_of(word, (*names.ZOO, *names.APPLICATIONS), f"{zoo} or the name of a model of keras.applications")
 
 
@@ -306,7 +306,7 @@ class Training(Section):
     qat_learning_rate: Annotated[float, Field(gt=0)] | None = None  # null: a tenth of learning_rate
     freeze_ranges_epoch: Count | None = None  # ranges and learned scales stay after that many quantized epochs
     freeze_batch_norm_epoch: Count | None = None  # likewise BatchNorm's moving statistics, which training then uses
-    keep: Literal["last", "best"] = "last"  # best: the epoch of the highest validation accuracy, in both phases
+    keep: Literal["last", "best"] = "last"  # best: the epoch of the highest validation accuracy or AP50, in both phases
     recoveries: Count = 0  # how often a phase whose loss is not finite goes back an epoch, with half the rate
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] | None = None  # null: as the model is made
     distillation: Distillation | None = None

@@ -110,8 +110,14 @@ def check_count(name: str, inputs: int, outputs: int, expected: int) -> None:
     """
     if (inputs, outputs) != (1, expected):
         raise ModelFileError(
-            f"{name} has {inputs} inputs and {outputs} outputs, expected 1 and {expected}, as the models of this spec."
+            f"{name}: expected {_counted(1, expected)}, as the models of this spec have; received "
+            f"{_counted(inputs, outputs)}. Name a file that was made of such a model."
         )
+
+
+def _counted(inputs: int, outputs: int) -> str:
+    ends = {count: "s" * (count != 1) for count in (inputs, outputs)}
+    return f"{inputs} input{ends[inputs]} and {outputs} output{ends[outputs]}"
 
 
 def check_images(name: str, taken: Sequence[int | None], image_shape: ImageShape) -> None:

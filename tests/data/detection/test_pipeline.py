@@ -46,6 +46,9 @@ def test_validation_is_whole_padded_and_maps_back(reading):
         back = targets["boxes"][row, :count] / np.tile(targets["scale"][row], 2)
         np.testing.assert_allclose(back, one.boxes, atol=1e-4)
         assert not targets["boxes"][row, count:].any()
+        assert targets["size"][row].tolist() == [one.height, one.width]
+        np.testing.assert_array_equal(targets["areas"][row, :count], one.areas)
+        assert not targets["areas"][row, count:].any()
         high, wide = np.round(np.array([one.height, one.width]) * targets["scale"][row]).astype(int)
         assert high == 128
         assert not images[row, :, wide:].any()

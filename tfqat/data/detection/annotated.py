@@ -30,7 +30,7 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
     for reading in (train, validation):
         if reading.report.findings:
             print(reading.report)
-    names = train.class_map.names
+    names = _some(train.class_map.names)
     if num_classes not in (None, len(names)):
         raise TfqatError(
             f"dataset_config: the annotations have {len(names)} classes ({', '.join(names[:10])}"
@@ -51,7 +51,16 @@ def class_names(dataset: Any) -> tuple[str, ...]:
     """The classes, without a look at the images."""
     if dataset.kind != "tfrecord" and dataset.classes:
         return tuple(dataset.classes)
-    return _NAMES[dataset.kind](dataset)
+    return _some(_NAMES[dataset.kind](dataset))
+
+
+def _some(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise TfqatError(
+            "dataset_config: the annotations have no object, so there is no class; check the path, or name the classes "
+            "in dataset_config.classes."
+        )
+    return names
 
 
 def preparer(dataset: Any) -> Prepare:
