@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfqat.data import input_shape, load
-from tfqat.data.python import labels_explained
+from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.spec.schema import Python
 
@@ -120,12 +120,12 @@ def test_wrong_returns(name):
 
 @pytest.mark.parametrize(("name", "range_"), [("wrong_label", "1 to 3"), ("huge_label", "0 to 4294967297")])
 def test_a_label_out_of_range_stops_with_its_reason(name, range_):
-    with pytest.raises(TfqatError, match=f"expected 0 to 2, received {range_}"), labels_explained():
+    with pytest.raises(TfqatError, match=f"expected 0 to 2, received {range_}"), batches_explained():
         labels(loaded(name).train(0))
 
 
 def test_other_errors_of_tensorflow_pass_unchanged():
-    with pytest.raises(tf.errors.InvalidArgumentError), labels_explained():
+    with pytest.raises(tf.errors.InvalidArgumentError), batches_explained():
         tf.reshape(tf.zeros(3), (2, 2))
 
 

@@ -110,6 +110,6 @@ def _stream(train: Any, first: int, steps: int) -> tf.data.Dataset:
     return train.repeat().skip(first * steps).prefetch(tf.data.AUTOTUNE)
 
 
-def labels_explained() -> AbstractContextManager[None]:
+def batches_explained() -> AbstractContextManager[None]:
     """Raises TfqatError in place of TensorFlow's error where the block reads a batch of wrong labels or boxes."""
     return faults_explained("dataset_config.function")

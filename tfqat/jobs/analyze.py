@@ -14,7 +14,7 @@ from tfqat.analysis.files import FILES, write_analysis
 from tfqat.analysis.front import Front
 from tfqat.analysis.report import Analysis
 from tfqat.analysis.tables import analysis_tables
-from tfqat.data.python import labels_explained
+from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.jobs.recommend import SPEC, recommend_spec, wish_of, write_spec
 from tfqat.jobs.trained import quantized_model
@@ -56,7 +56,7 @@ def analyze_spec(
     data = task_of(spec).data(model)
     folder = Path(spec.results_dir) / FOLDER if output is None else output
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be is found now, and not after the work
-    with labels_explained():
+    with batches_explained():
         begun = time.monotonic()
         found = analyze(model, data.validation, images, budget if asked is None or budget is None else budget / 2)
         if asked is not None:

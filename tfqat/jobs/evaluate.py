@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tfqat.core.files import write_text
 from tfqat.data.pipeline import Data
-from tfqat.data.python import labels_explained
+from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.jobs.opened import Files, open_model
 from tfqat.tasks import task_of
@@ -72,7 +72,7 @@ def evaluate(
         task = task_of(spec)
         data = task.data()
         opened = open_model(spec, Files(model, cache, precisions, trust), data.input_shape, task)
-        with labels_explained():
+        with batches_explained():
             found = _measured(opened, task, data)
     _report(found, opened, json_path, Path(spec.results_dir) / FOLDER)
     return found

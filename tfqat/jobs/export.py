@@ -14,6 +14,7 @@ import keras
 from tfqat.core.encoding import Encodings
 from tfqat.core.files import folder_on_success
 from tfqat.core.listing import some
+from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.exporters import encodings, manifest
 from tfqat.exporters.exportable import Exportable, Written
@@ -121,22 +122,23 @@ def export_spec(
         _check_writes("--cache", "cache", formats)
     if c_array:
         _check_writes("--c-array", "c_source", formats)
-    return export(
-        model,
-        export_folder(spec, cache),
-        formats=formats,
-        input_names=section.input_names,
-        output_names=section.output_names,
-        tensorrt_version=section.tensorrt_version,
-        opset=section.opset,
-        int8_weights=section.int8_weights,
-        strict=spec.quantization.strict,
-        cache_name=CACHE_FILE if cache is None else cache.name,
-        aimet_version=section.aimet_version,
-        c_array=c_array or section.c_array,
-        calibration=_fill_of(spec, model) if any(FORMATS[name].needs_data for name in formats) else None,
-        finish=task_of(spec).finish,
-    )
+    with batches_explained():
+        return export(
+            model,
+            export_folder(spec, cache),
+            formats=formats,
+            input_names=section.input_names,
+            output_names=section.output_names,
+            tensorrt_version=section.tensorrt_version,
+            opset=section.opset,
+            int8_weights=section.int8_weights,
+            strict=spec.quantization.strict,
+            cache_name=CACHE_FILE if cache is None else cache.name,
+            aimet_version=section.aimet_version,
+            c_array=c_array or section.c_array,
+            calibration=_fill_of(spec, model) if any(FORMATS[name].needs_data for name in formats) else None,
+            finish=task_of(spec).finish,
+        )
 
 
 def export_folder(spec: Any, cache: Path | None = None) -> Path:

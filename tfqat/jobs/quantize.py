@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfqat.core.files import write_text
-from tfqat.data.python import labels_explained
+from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.jobs import tfmot_spec
 from tfqat.jobs.build import build_model
@@ -36,7 +36,7 @@ def quantize(spec: Any, restart: bool = False, trust: bool = False) -> None:
     if done:
         print(f"{results.folder} holds what this spec quantizes; nothing was done. `tfqat quantize --restart` would.")
     else:
-        with noted(results, QUANTIZE), labels_explained():
+        with noted(results, QUANTIZE), batches_explained():
             _quantize(spec, results, trust)
     told(results)
 

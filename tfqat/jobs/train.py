@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfqat.core.files import write_text
-from tfqat.data.python import labels_explained
+from tfqat.data.python import batches_explained
 from tfqat.jobs import tfmot_spec
 from tfqat.jobs.build import build_model
 from tfqat.jobs.phases import (
@@ -54,7 +54,7 @@ def train(spec: Any, restart: bool = False, trust: bool = False) -> None:
         told(results)
         return
     _forget_untrained(results)
-    with noted(results), labels_explained():
+    with noted(results), batches_explained():
         make_deterministic(spec.random_seed)
         model, tfmot = build_model(spec, trust), tfmot_spec.tfmot_of(spec)
         if spec.training.enable_qat:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tfqat.data.python import labels_explained
+from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.exporters.registry import ALWAYS
 from tfqat.jobs.export import export_folder
@@ -69,12 +69,12 @@ def verify_spec(spec: Any, cache: Path | None = None, trust: bool = False) -> Re
     _check_target(model, files)
     task = task_of(spec)
     data = task.data(model)
-    with labels_explained():
+    with batches_explained():
         report = compare(model, finalize(model), files, data.validation, measure=task.measure(data))
         finished = task.finished(files.paths, data)
     results = Results(Path(spec.results_dir))
     rows = stages.add_stages(results.stages, [*_stages(report, files), *_finished_stages(finished, files, task.figure)])
-    print(report)
+    print("\n".join([str(report), *(file.note for file in finished if file.note)]))
     stages.print_stages(rows)
     write_summary(results)
     problems = [*report.problems, *(file.problem for file in finished if file.problem)]

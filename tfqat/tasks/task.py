@@ -70,6 +70,7 @@ class Finished:
         run_by: the program.
         score: the task's figure.
         problem: what is wrong with it, as a sentence; empty where nothing is.
+        note: what is to be said of it, else empty.
     """
 
     role: str
@@ -77,6 +78,7 @@ class Finished:
     run_by: str
     score: float
     problem: str = ""
+    note: str = ""
 
 
 # Role -> file name and what reads it.

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfqat.data import load
-from tfqat.data.python import labels_explained
+from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.spec.schema import Python, Spec
 from tfqat.tasks import task_of
@@ -207,7 +207,7 @@ BATCH_WRONG = {
 def test_a_wrong_batch_stops_with_its_reason(made, name, stream):
     changes, message = BATCH_WRONG[name]
     data = made(dataset(changes))
-    with pytest.raises(TfqatError, match=f"dataset_config.function: A batch has .*{message}"), labels_explained():
+    with pytest.raises(TfqatError, match=f"dataset_config.function: A batch has .*{message}"), batches_explained():
         list(data.validation if stream == "validation" else data.train(0))
 
 
@@ -224,7 +224,7 @@ def test_arrays_that_do_not_belong_together(made):
     undeclared_rows = short.map(
         lambda x, y: (x, {key: tf.py_function(lambda value: value, [one], one.dtype) for key, one in y.items()})
     ).map(lambda x, y: (x, {"boxes": tf.ensure_shape(y["boxes"], (None, None, 4)), "classes": open_2d(y["classes"])}))
-    with pytest.raises(TfqatError, match=r"boxes of the shape \[2 1 4\], expected \[2 2 4\]"), labels_explained():
+    with pytest.raises(TfqatError, match=r"boxes of the shape \[2 1 4\], expected \[2 2 4\]"), batches_explained():
         list(made(undeclared_rows).validation)
 
 

@@ -22,6 +22,10 @@ from tfqat.verification.model_file import ModelFile, open_onnx, open_tflite
 
 # Of AP50: what a box or a score on a threshold may change.
 TOLERANCE = 0.002
+NOTHING_FOUND = (
+    "{}: no object is found with a score of at least {:g} (export_config.score_threshold), so that its decoding was "
+    "compared on little or nothing. Train longer, or export with a lower threshold."
+)
 
 
 def judged(paths: Mapping[str, Path], data: Data, decoder: Decoder) -> Sequence[Finished]:
@@ -45,7 +49,8 @@ def _judged(form: Finish, paths: Mapping[str, Path], data: Data, decoder: Decode
     problem = _other_raw_part(form, paths)
     if not problem and abs(score - expected) > TOLERANCE:
         problem = f"{form.name}: {FIGURE} {score:.2%}, where the raw file decoded by numpy has {expected:.2%}"
-    return Finished(form.role, f"{form.name}", finished.run_by, score, problem)
+    note = NOTHING_FOUND.format(form.name, decoder.score_threshold) if expected == 0 else ""
+    return Finished(form.role, form.name, finished.run_by, score, problem, note)
 
 
 def _raw(form: Finish, paths: Mapping[str, Path], data: Data, cached: tuple[Path | None, Path | None]) -> ModelFile:
