@@ -14,7 +14,7 @@ from tfqat.errors import TfqatError
 from tfqat.jobs.train import train
 from tfqat.models.load import load_model
 from tfqat.rewrite.model import range_layers
-from tfqat.tasks.classification import loss_for
+from tfqat.tasks.classification.criterion import loss_for
 from tfqat.training.stages import read_stages
 
 

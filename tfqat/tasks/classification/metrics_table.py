@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group
 from rich.table import Table
 
-from tfqat.verification.metrics import Metrics
+from tfqat.tasks.classification.metrics import Metrics
 
 _MOST_CLASSES = 20
 _SHOWN = 10

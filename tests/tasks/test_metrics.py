@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tfqat.verification.metrics import metrics_of
-from tfqat.verification.metrics_table import metrics_tables
+from tfqat.tasks.classification.metrics import metrics_of
+from tfqat.tasks.classification.metrics_table import metrics_tables
 
 # Six images of three classes; the second is taken for class 2, class 1 is never said.
 SCORES = np.array([[9, 0, 0], [0, 1, 2], [0, 0, 3], [0, 0, 4], [5, 0, 1], [1, 0, 2]], np.float32)
