@@ -134,7 +134,7 @@ MISFITS = {
     "size": (lambda: net((16, 16, 1)), r"takes images of shape \(16, 16, 1\); expected \(32, 32, 1\)"),
     "channels": (lambda: net((32, 32, 3)), r"takes images of shape \(32, 32, 3\)"),
     "classes": (lambda: net(num_classes=7), r"outputs of shape \(7,\); expected \(10,\)"),
-    "inputs": (lambda: net(inputs=2), "has 2 inputs and 1 outputs"),
+    "inputs": (lambda: net(inputs=2), "has 2 inputs; the commands expect one"),
     "headless": (lambda: keras.Sequential([keras.Input((32, 32, 1)), layers.ReLU()]), r"outputs of shape \(32, 32, "),
     "branch": (
         lambda: Subclassed(10, branch=True),
@@ -161,3 +161,38 @@ def test_weights_of_another_architecture(tmp_path):
     section = {"architecture": "resnet8", "num_classes": 10, "weights": str(tmp_path / "other.weights.h5")}
     with pytest.raises(TfqatError, match="resnet8 cannot be built"):
         build_model(spec(section))
+
+
+def test_a_backbone_of_the_users_own(user_module):
+    """Its function is called with the images' shape; what is no model would leave the usual backbone in its place."""
+
+    def section(name):
+        sizes = {
+            "width": 8,
+            "depth": 1,
+            "head_depth": 1,
+            "activation": "relu6",
+            "backbone": f"{user_module.__name__}:make",
+        }
+        return Spec.model_validate({
+            "results_dir": "unused",
+            "dataset_config": {"kind": "voc", "path": "none", "image_size": 128},
+            "model_config": {"architecture": name, "num_classes": 2, "options": sizes},
+        })  # fmt: skip
+
+    def make(input_shape):
+        x = image = keras.Input(input_shape)
+        for number in range(5):
+            x = layers.Conv2D(4, 3, 2, padding="same", name=f"of_the_user{number}")(x)
+        return keras.Model(image, x)
+
+    user_module.make = make
+    model = build_model(section("efficientdet_d0"))
+    assert "of_the_user4" in {layer.name for layer in model.layers}
+    assert {name: tuple(tensor.shape[1:]) for name, tensor in model.output.items()} == {
+        "class_logits": (3069, 2), "box_regression": (3069, 4),
+    }  # fmt: skip
+    for wrong, received in ((lambda: None, "NoneType"), (lambda: 3, "int")):
+        user_module.make = wrong
+        with pytest.raises(TfqatError, match=f"backbone: .*must return a functional keras.Model, returned {received}"):
+            build_model(section("efficientdet_d0"))

@@ -23,7 +23,9 @@ def drawn(image: Image.Image, found: Detections, names: Sequence[str]) -> Image.
     for box, score, label in zip(found.boxes[::-1], found.scores[::-1], found.classes[::-1], strict=True):
         top, left, bottom, right = (float(number) for number in box)
         color = color_of(int(label))
-        pen.rectangle((left, top, max(right, left), max(bottom, top)), outline=color, width=width)
+        # A side that lies on the image's edge is drawn inside of it.
+        right, bottom = max(min(right, copy.width - 1), left), max(min(bottom, copy.height - 1), top)
+        pen.rectangle((left, top, right, bottom), outline=color, width=width)
         write(pen, (left, top), f"{names[int(label)]} {score:.0%}", font, color, copy.size)
     return copy
 

@@ -10,8 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfqat.data.user_function import user_function
-from tfqat.jobs.trained import trained_path
+from tfqat.jobs.trained import register_layers, trained_path
 from tfqat.models.load import load_model
 from tfqat.tasks.task import Task
 from tfqat.verification.model_file import (
@@ -52,8 +51,7 @@ def open_model(spec: Any, files: Files, shape: ImageShape, task: Task) -> ModelF
     """
     path = trained_path(spec) if files.model is None else files.model
     _check(path, files)
-    if spec.model.python:
-        user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
+    register_layers(spec.model)
     if _is_saved_model(path):
         return _open_keras(path, files, shape, task.outputs)
     own = task.open_own(path, files.cache, files.precisions, shape)

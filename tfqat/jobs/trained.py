@@ -32,9 +32,16 @@ def trained_path(spec: Any) -> Path:
 def trained_model(spec: Any, trust: bool = False) -> keras.Model:
     """The trained model of a spec; see :func:`trained_path` for errors."""
     path = trained_path(spec)
-    if spec.model.python:
-        user_function(spec.model.python, "model_config.python")  # importing its module registers the user's layers
+    register_layers(spec.model)
     return load_model(path, trust=trust)
+
+
+def register_layers(section: Any) -> None:
+    """Imports the modules of the user's own that made the model of a spec's section, which registers their layers."""
+    if section.python:
+        user_function(section.python, "model_config.python")
+    if section.options.backbone and ":" in section.options.backbone:
+        user_function(section.options.backbone, "model_config.options.backbone")
 
 
 def quantized_model(spec: Any, trust: bool = False) -> QuantizedModel:

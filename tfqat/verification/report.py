@@ -26,23 +26,23 @@ class Row:
         name: the stage.
         images: how many were run.
         correct: how many had the label's class on top; None without labels.
-        measured: the task's figure, 0 to 1, where that is not the share of right classes.
         agreeing: how many had the trained model's class on top; None where outputs are no classes.
         error: relative L2 error of the centered outputs, the largest of all outputs; None where not judged.
         judged: whether ``error`` is judged: not where the device rounds what the trained model does not.
         blocks: one score a quantized tensor.
         note: what else is to be said.
+        measured: the task's figure, 0 to 1, where that is not the share of right classes.
     """
 
     name: str
     images: int
     correct: int | None = None
     agreeing: int | None = None
-    measured: float | None = None
     error: float | None = None
     judged: bool = True
     blocks: tuple[BlockScore, ...] = ()
     note: str = ""
+    measured: float | None = None
 
     @property
     def score(self) -> float | None:
