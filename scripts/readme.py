@@ -7,6 +7,9 @@
     python scripts/deployments.py specs/mnist.yaml | tee results/deployments_mnist.txt
     python scripts/tfmot.py | tee results/tfmot.txt            # tfmot-table
     python scripts/vit.py | tee results/vit.txt                # vit-table
+    python scripts/bccd.py | tee results/bccd.txt              # bccd-table
+    python scripts/overfit.py | tee results/overfit.txt        # overfit-table
+    python scripts/efficientdet.py --verify --steps 12 | tee results/efficientdet.txt   # efficientdet-table
     tfqat analyze --spec specs/digits.yaml | tee results/analyze.txt                    # analyze-table
     python scripts/readme.py
 
@@ -82,6 +85,22 @@ def vit_table() -> str:
     return results("vit.txt")
 
 
+def bccd_table() -> str:
+    """The result lines that bccd.py printed."""
+    return results("bccd.txt")
+
+
+def overfit_table() -> str:
+    """The result lines that overfit.py printed."""
+    return results("overfit.txt")
+
+
+def efficientdet_table() -> str:
+    """The tables that efficientdet.py printed."""
+    lines = (RESULTS / "efficientdet.txt").read_text().splitlines()
+    return "\n".join(line for line in lines if line.startswith(("| ", "D0,")) or not line).strip()
+
+
 def results(name: str) -> str:
     """The lines that a script marked as its result."""
     lines = (RESULTS / name).read_text().splitlines()
@@ -97,6 +116,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "tfmot-table": tfmot_table,
     "analyze-table": analyze_table,
     "vit-table": vit_table,
+    "bccd-table": bccd_table,
+    "overfit-table": overfit_table,
+    "efficientdet-table": efficientdet_table,
 }
 
 
