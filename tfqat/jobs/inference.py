@@ -74,12 +74,14 @@ def inference(
             if draw:
                 _draw(task, part, findings, names, images, temporary / IMAGES)
         _write(found, opened, temporary)
-    print(f"{opened.name}, run by {opened.run_by}, on {len(files)} images; written to {folder}: {CSV}, {JSON}.")
+    count = f"{len(files)} image{'s' * (len(files) > 1)}"
+    print(f"{opened.name}, run by {opened.run_by}, on {count}; written to {folder}: {CSV}, {JSON}.")
     return folder
 
 
 def _tracked(starts: Sequence[int]) -> Iterable[int]:
-    return track(starts, "Images", console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return track(starts, "Images", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _predicted(
