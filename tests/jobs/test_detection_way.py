@@ -77,7 +77,7 @@ def write_voc(root):
     return root
 
 
-def make_spec(root, results, **training):
+def make_spec(root, results, augment=None, **training):
     usual = {"optimizer": {"name": "adam", "learning_rate": 0.01, "clip_norm": 5.0}, "qat_learning_rate": 0.002}
     return Spec.model_validate(
         {
@@ -90,6 +90,7 @@ def make_spec(root, results, **training):
                 "val_split": "all",
                 "image_size": 128,
                 "batch_size": 2,
+                "augment": augment or {},
             },
             "model_config": {
                 "architecture": "efficientdet_d0",
@@ -105,7 +106,7 @@ def make_spec(root, results, **training):
             },
             "training_config": usual | training,
             "quantization_config": {"calibration": {"method": "minmax", "batches": 3}},
-            "export_config": {"formats": ["tensorrt"]},
+            "export_config": {"formats": ["tensorrt"], "detections": "nms"},
         }
     )
 
@@ -168,6 +169,10 @@ def test_every_convolution_but_the_last_is_in_int8(way):
 def test_verify_has_a_row_for_each_file(way):
     assert way.report.figure == "AP50"
     assert way.report.passed, way.report
+    rows = {stage.name: stage for stage in read_stages(way.results / "stages.json")}
+    for name in files_of(way):
+        if "nms" in name:
+            assert rows[name].score == pytest.approx(way.report.trained.measured, abs=0.01)
     for row in way.report.rows:
         assert row.measured == pytest.approx(way.report.trained.measured, abs=0.005)
     assert way.report.trained.measured == pytest.approx(score_of(way, "QAT"), abs=1e-6)
@@ -189,7 +194,8 @@ def test_evaluate_gives_what_training_said(way, capsys):
 
 def test_each_exported_file_has_the_trained_models_ap(way):
     folder = way.results / "export"
-    assert files_of(way) == ["model.onnx", "model.qdq.onnx"]
+    raw, finished = ["model.onnx", "model.qdq.onnx"], ["model.efficientnms.onnx", "model.qdq.efficientnms.onnx"]
+    assert files_of(way) == sorted([*raw, *finished, "model.qdq.nms.onnx"])
     expected = score_of(way, "QAT")
     for name in files_of(way):
         quantized = "qdq" in name
@@ -200,7 +206,7 @@ def test_each_exported_file_has_the_trained_models_ap(way):
 
 def test_boxes_of_images_from_the_trained_model_and_from_a_file(way, tmp_path):
     images, found = way.root / "JPEGImages", {}
-    for name in ("qat.keras", "model.qdq.onnx"):
+    for name in ("qat.keras", "model.qdq.onnx", "model.qdq.nms.onnx"):
         file = way.results / name if name.endswith("keras") else way.results / "export" / name
         inference(way.spec, images, tmp_path / name, file, draw=True)
         with (tmp_path / name / "result.csv").open() as table:
@@ -235,23 +241,24 @@ class BrokenOff(Exception):
 
 def test_a_run_that_breaks_off_ends_where_the_unbroken_one_does(patched, tmp_path, monkeypatch):
     root = write_voc(tmp_path / "voc")
-    spec = make_spec(root, tmp_path / "results", float_epochs=0, num_epochs=2, l2=1e-4)
+    augment = {"flip": True, "scale": [0.8, 1.2], "color": 0.1}
+    spec = make_spec(root, tmp_path / "results", augment, enable_qat=False, float_epochs=2, l2=1e-4)
     train(spec)
     unbroken = shutil.copytree(tmp_path / "results", tmp_path / "unbroken")
     save = loop.save_checkpoint
 
     def save_and_break(model, results, phase, epoch):
         save(model, results, phase, epoch)
-        if (phase, epoch) == ("qat", 1):
+        if epoch == 1:
             raise BrokenOff
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save_and_break)
         with pytest.raises(BrokenOff):
             train(spec, restart=True)
-    assert not (tmp_path / "results" / "qat.keras").exists()
+    assert not (tmp_path / "results" / "float.keras").exists()
     train(spec)
-    expected, found = (variables(folder / "qat.keras") for folder in (unbroken, tmp_path / "results"))
+    expected, found = (variables(folder / "float.keras") for folder in (unbroken, tmp_path / "results"))
     assert expected.keys() == found.keys()
     for key, value in expected.items():
         np.testing.assert_array_equal(found[key], value, err_msg=key)
