@@ -13,6 +13,11 @@ ORDERS = {
     # TensorFlow asks whether there is a Keras, long before it is imported.
     "keras asked for before it is imported": "import tfqat, importlib.util; importlib.util.find_spec('keras')",
     "by tensorflow": "import tfqat, tensorflow",
+    # Modules that import Keras, and that what is registered imports.
+    "by the maths of detection": "from tfqat.detection.boxes import iou",
+    "by a view": "from tfqat.view.custom import quantizable",
+    "by a model": "from tfqat.models.keras2 import activations",
+    "by a layer": "from tfqat.rewrite.quantizer import Quantizer",
 }
 
 

@@ -52,13 +52,14 @@ def test_focal_of_gamma_0_and_alpha_a_half_is_half_the_cross_entropy():
     np.testing.assert_allclose(focal(hot, logits, 0.5, 0.0), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_focal_has_finite_gradients_where_the_sigmoid_is_flat():
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.5])
+def test_focal_has_finite_gradients_where_the_sigmoid_is_flat(gamma):
     import tensorflow as tf
 
     logits = tf.Variable([-200.0, -30.0, 0.0, 30.0, 200.0])
     for hot in (0.0, 1.0):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(focal(hot * tf.ones(5), logits))
+            loss = tf.reduce_sum(focal(hot * tf.ones(5), logits, gamma=gamma))
         assert np.isfinite(tape.gradient(loss, logits)).all()
         assert np.isfinite(loss)
 

@@ -94,6 +94,18 @@ def test_what_the_budget_does_not_reach_is_said(trained, tmp_path, capsys):
     assert "Not measured within 1e-06 s: 2 of 2 blocks (" in " ".join(capsys.readouterr().out.split())
 
 
+def test_mixed_precision_for_a_detector_is_refused_before_anything_is_read(tmp_path):
+    spec = Spec.model_validate(
+        {
+            "results_dir": str(tmp_path / "none"),
+            "dataset_config": {"kind": "voc", "path": str(tmp_path / "nowhere")},
+            "model_config": {"architecture": "efficientdet_d0", "num_classes": 2},
+        }
+    )
+    with pytest.raises(TfqatError, match=r"--recommend chooses mixed precision by accuracy.*judged by AP50"):
+        analyze_spec(spec, 10, wish=(0.5, None))
+
+
 def test_nothing_is_trained_yet(tmp_path):
     with pytest.raises(TfqatError, match=r"No trained model.*Run `tfqat train`"):
         analyze_spec(spec_of(tmp_path / "none"), 10)

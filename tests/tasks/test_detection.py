@@ -168,6 +168,16 @@ def test_figures_are_those_of_the_decoded_outputs(scenes, detector, batches):
     assert measured["AP"] == pytest.approx(expected.ap, abs=1e-3)
 
 
+def test_boxes_that_are_not_finite_are_a_loss_that_is_not(scenes, batches):
+    """So that training goes back, or says why it ends."""
+    judge, model = criterion(scenes, section()), scenes.detector()
+    bias = model.get_layer("box_last").bias
+    bias.assign(np.full(bias.shape, np.nan))
+    found = judge.evaluate(model, batches)
+    assert not np.isfinite(found["loss"])
+    assert (found["AP50"], found["AP"]) == (0.0, 0.0)
+
+
 def test_it_is_trained_for(scenes, batches):
     """Some steps on one batch lower both losses."""
     judge, model = criterion(scenes, section()), scenes.detector()
@@ -249,6 +259,17 @@ def test_arrays_of_other_files(task):
             ModelFileError, match=r"a\.onnx gives outputs of the shapes .*, expected .*a model that was"
         ):
             task.check_arrays("a.onnx", wrong, None, data)
+
+
+def test_a_finished_file_of_other_classes(task):
+    data = Data(None, 1, None, None, 3, (128, 256, 3), NAMES)
+    found = [np.zeros((2, 7, 4)), np.zeros((2, 7)), np.full((2, 7), 2), np.ones((2, 1))]
+    task.check_arrays("a.nms.onnx", found, None, data)
+    found[2][1, 3] = 3
+    with pytest.raises(ModelFileError, match=r"a\.nms\.onnx finds a class 3, expected 0 to 2"):
+        task.check_arrays("a.nms.onnx", found, None, data)
+    with pytest.raises(ModelFileError, match="finds a class 3"):
+        task.findings("a.nms.onnx", found, [], NAMES, None)
 
 
 def test_boxes_of_image_files(task, scenes):

@@ -72,6 +72,11 @@ def test_what_comes_after_training_must_ask_for_what_was_trained(make_spec):
     check_trained_by(results, spec)
     strict = spec.model_copy(update={"quantization": spec.quantization.model_copy(update={"strict": True})})
     check_trained_by(results, strict)
+    found = {"score_threshold": 0.3, "iou_threshold": 0.7, "max_detections": 9}
+    check_trained_by(results, spec.model_copy(update={"detection": spec.detection.model_copy(update=found)}))
+    learnt = spec.model_copy(update={"detection": spec.detection.model_copy(update={"anchor_scale": 3.0})})
+    with pytest.raises(TfqatError, match=r"detection_config\.anchor_scale: was 4\.0, is 3\.0"):
+        check_trained_by(results, learnt)
     other = spec.model_copy(update={"quantization": spec.quantization.model_copy(update={"ranges": "fixed"})})
     with pytest.raises(TfqatError, match=r"quantization_config\.ranges: was 'moving_average', is 'fixed'"):
         check_trained_by(results, other)

@@ -23,9 +23,10 @@ def focal(hot: Any, logits: Any, alpha: float = ALPHA, gamma: float = GAMMA) -> 
     """
     logits = ops.cast(logits, "float32")
     signed = logits * (2 * hot - 1)
-    # log(p_t) = -softplus(-signed) and 1 - p_t = sigmoid(-signed), neither of which loses digits.
+    # log(p_t) = -softplus(-signed) and log(1 - p_t) = -softplus(signed), neither of which loses digits. No power: its
+    # gradient is not finite where 1 - p_t is 0 and gamma below 1.
     weight = alpha * hot + (1 - alpha) * (1 - hot)
-    return weight * ops.power(ops.sigmoid(-signed), gamma) * ops.softplus(-signed)
+    return weight * ops.exp(-gamma * ops.softplus(signed)) * ops.softplus(-signed)
 
 
 def huber(errors: Any, delta: float = DELTA) -> Any:

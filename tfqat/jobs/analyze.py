@@ -19,10 +19,13 @@ from tfqat.errors import TfqatError
 from tfqat.jobs.recommend import SPEC, recommend_spec, wish_of, write_spec
 from tfqat.jobs.trained import quantized_model
 from tfqat.tasks import task_of
+from tfqat.tasks.task import Task
 from tfqat.training.checkpoint import has_checkpoint
 from tfqat.training.results import Results
 
 FOLDER = "analysis"
+# The figure by which mixed precision is chosen.
+ACCURACY = "accuracy"
 
 
 def analyze_spec(
@@ -51,9 +54,11 @@ def analyze_spec(
             yet, or see :func:`tfqat.analysis.analyze.analyze`.
         OSError: the report cannot be written.
     """
-    asked = None if wish is None else wish_of(spec, *wish)
+    asked, task = None if wish is None else wish_of(spec, *wish), task_of(spec)
+    if asked is not None:
+        _check_recommended(task)
     model = quantized_model(spec, trust)
-    data = task_of(spec).data(model)
+    data = task.data(model)
     folder = Path(spec.results_dir) / FOLDER if output is None else output
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be is found now, and not after the work
     with batches_explained():
@@ -69,6 +74,14 @@ def analyze_spec(
     if found.front is not None:
         _write_spec(spec, source, found.front, folder)
     return found
+
+
+def _check_recommended(task: Task) -> None:
+    if task.figure != ACCURACY:
+        raise TfqatError(
+            f"--recommend chooses mixed precision by accuracy, while this spec's models are judged by {task.figure}. "
+            "Leave it out: the tables say which blocks lose most, and quantization_config.rules keeps them float."
+        )
 
 
 def _with_trained(front: Front, found: Analysis, spec: Any) -> Front:

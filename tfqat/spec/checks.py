@@ -76,9 +76,15 @@ def _classes_stated(classes: Any, architecture: Any, targets: Any) -> str | None
     return None
 
 
+def _classes_enough(classes: Any, kind: Any, targets: Any) -> str | None:
+    if classes != 1 or _have_boxes(kind, targets):
+        return None
+    return f"received 1 with {_DATA}.kind {kind}: a classifier tells at least 2 apart; a detector may have one"
+
+
 def _classes_fit(classes: Any, kind: Any) -> str | None:
     expected = CLASSES.get(kind)
-    if classes is None or expected is None or classes == expected:
+    if classes in (None, 1, expected) or expected is None:  # 1 is the matter of _classes_enough
         return None
     return f"received {classes}, expected {expected}, the number of classes of dataset_config.kind {kind}"
 
@@ -141,6 +147,25 @@ def _detections_fit(detections: Any, kind: Any, targets: Any) -> str | None:
     if detections == "raw" or _have_boxes(kind, targets):
         return None
     return f"received {detections} with {_DATA}.kind {kind}, whose models find no boxes; expected raw"
+
+
+def _overlap_allowed(detections: Any, overlap: Any) -> str | None:
+    if detections == "raw" or overlap > 0:
+        return None
+    return f"received {detections} with {_DETECTION}.iou_threshold: 0, which LiteRT refuses; expected it above 0"
+
+
+def _outputs_named(outputs: Any, kind: Any, targets: Any) -> str | None:
+    wanted = ("box regression", "class logits") if _have_boxes(kind, targets) else ("class scores",)
+    if outputs is None or len(outputs) == len(wanted):
+        return None
+    return f"received {', '.join(outputs)}; expected a name for each output, in this order: {', '.join(wanted)}"
+
+
+def _inputs_named(inputs: Any) -> str | None:
+    if inputs is None or len(inputs) == 1:
+        return None
+    return f"received {', '.join(inputs)}; expected one name, since the model of a spec takes images alone"
 
 
 def _thresholds_fit(negative: Any, positive: Any) -> str | None:
@@ -354,6 +379,7 @@ def _check(key: str, find: Callable[..., str | None], *others: str) -> Check:
 CHECKS = (
     Check(_MODEL, (_ARCHITECTURE, f"{_MODEL}.checkpoint", f"{_MODEL}.python"), _one_source),
     _check(f"{_MODEL}.num_classes", _classes_stated, _ARCHITECTURE, f"{_DATA}.targets"),
+    _check(f"{_MODEL}.num_classes", _classes_enough, _KIND, f"{_DATA}.targets"),
     _check(f"{_MODEL}.num_classes", _classes_fit, _KIND),
     _check(f"{_MODEL}.weights", _weights_fit, _ARCHITECTURE, f"{_MODEL}.checkpoint"),
     _check(f"{_MODEL}.weights", _published_weights, f"{_MODEL}.options.backbone"),
@@ -363,6 +389,9 @@ CHECKS = (
     _check(f"{_DETECTION}.negative_iou", _thresholds_fit, f"{_DETECTION}.positive_iou"),
     _check(f"{_DETECTION}.huber_delta", _only_for(("huber",), 0.1), f"{_DETECTION}.box_loss"),
     _check(f"{_EXPORT}.detections", _detections_fit, _KIND, f"{_DATA}.targets"),
+    _check(f"{_EXPORT}.detections", _overlap_allowed, f"{_DETECTION}.iou_threshold"),
+    _check(f"{_EXPORT}.input_names", _inputs_named),
+    _check(f"{_EXPORT}.output_names", _outputs_named, _KIND, f"{_DATA}.targets"),
     _check(f"{_EXPORT}.score_threshold", _only_for(("nms",), 0.05), f"{_EXPORT}.detections"),
     _check(f"{_MODEL}.input_shape", _shape_fits, f"{_DATA}.image_size", _KIND),
     _check(f"{_MODEL}.input_shape", _channels_fit, _KIND),

@@ -257,7 +257,7 @@ class Model(Section):
     architecture: Annotated[Text, AfterValidator(_architecture)] | None = None
     checkpoint: ModelPath | None = None  # a TFMOT .h5, too; a .weights.h5 with architecture or python beside it
     python: Function | None = None
-    num_classes: Annotated[int, Field(ge=2)] | None = None
+    num_classes: Positive | None = None  # of a classifier at least 2
     input_shape: Annotated[tuple[Side, Side, Positive], Field(strict=False)] | None = None  # [height, width, channels]
     weights: Text | None = None  # imagenet, or a .weights.h5 file; null starts from random weights
     options: ModelOptions = ModelOptions()

@@ -18,8 +18,14 @@ from tfqat.targets import load_target
 
 # Keys that may change between two runs over one folder: nothing that was trained depends on them.
 FREE_KEYS = ("results_dir", "export_config", "training_config.tensorboard")
-# Besides these, what may differ between training and what comes after it: other images may be looked at.
-FREE_AFTER_TRAINING = (*FREE_KEYS, "dataset_config", "quantization_config.strict")
+# Besides these, what may differ between training and what comes after it: other images may be looked at, and other
+# boxes be taken for found.
+FOUND = ("score_threshold", "iou_threshold", "max_detections")
+FREE_AFTER_TRAINING = (
+    *FREE_KEYS,
+    *("dataset_config", "quantization_config.strict"),
+    *(f"detection_config.{key}" for key in FOUND),
+)
 # What `--restart` removes; other files in the folder are the user's, or made from these by later commands.
 OWN_FILES = (
     *("spec.yaml", "target.json", "float.keras", "qat.keras", "placement.txt"),

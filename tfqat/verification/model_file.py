@@ -96,7 +96,7 @@ def _opened(
     size, key = shapes[0][0], runner.inputs[0]
 
     def predict(images: np.ndarray) -> list[np.ndarray]:
-        parts = [runner.run({key: part}).values() for part in _portions(images, size)]
+        parts = [runner.run({key: part}).values() for part in portions(images, size)]
         return [np.concatenate(column)[: len(images)] for column in zip(*parts, strict=True)]
 
     return ModelFile(name, run_by, predict, note)
@@ -142,7 +142,7 @@ def _fits(size: Sequence[int | None], wanted: Sequence[int]) -> bool:
     return len(size) == len(wanted) and all(a is None or a == b for a, b in zip(size, wanted, strict=True))
 
 
-def _portions(images: np.ndarray, size: int | None) -> list[np.ndarray]:
+def portions(images: np.ndarray, size: int | None) -> list[np.ndarray]:
     """The images in batches of the size that the file takes; the last one is filled up with its own last image."""
     if size is None or len(images) == size:
         return [images]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,3 +193,33 @@ def test_a_gray_image_is_prepared_as_rgb(sections, tmp_path):
     assert one.image.shape == (128, 256, 3)
     np.testing.assert_array_equal(one.image[:, :128], 90)
     assert not np.asarray(one.image[:, 128:]).any()
+
+
+def test_splits_in_which_nothing_is_to_be_found(sections, voc_folder, write_coco, coco_content):
+    """Said before hours of training, and not where something is first measured."""
+    (voc_folder / "ImageSets/Main/bare.txt").write_text("c\n")
+    with pytest.raises(TfqatError, match="the validation split has 1 images and no box of an object"):
+        datasets.load(sections("voc", val_split="bare"), 0)
+    with pytest.raises(TfqatError, match="the training split has 1 images and no box of an object"):
+        datasets.load(sections("voc", train_split="bare"), 0)
+    with pytest.raises(TfqatError, match=r"strict reading found 1 problem:\n  1 split without a box"):
+        datasets.load(sections("voc", val_split="bare", strict=True), 0)
+    for change in ({"bbox": []}, {"iscrowd": 1}):
+        entries = [entry | change for entry in coco_content["annotations"]]
+        write_coco(coco_content | {"annotations": entries})
+        with pytest.raises(TfqatError, match=r"(?s)the training split has 3 images and no box of an object.*"):
+            datasets.load(sections("coco"), 0)
+
+
+def test_the_numbers_of_classes_may_differ_between_the_files_of_a_data_set(sections, coco_content):
+    section = sections("coco", classes=["cat", "dog"])
+    file = Path(section.val_annotations)
+    content = json.loads(file.read_text())
+    others = {17: 1, 3: 2}
+    for entry in content["annotations"]:
+        entry["category_id"] = others[entry["category_id"]]
+    for entry in content["categories"]:
+        entry["id"] = others[entry["id"]]
+    before = gathered(datasets.load(section, 0).validation)[1]["classes"]
+    file.write_text(json.dumps(content))
+    np.testing.assert_array_equal(gathered(datasets.load(section, 0).validation)[1]["classes"], before)

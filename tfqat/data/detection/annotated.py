@@ -37,9 +37,20 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
             f"{', ...' if len(names) > 10 else ''}), but the model has {num_classes}. Set model_config.num_classes to "
             f"{len(names)}, or name those wanted in dataset_config.classes."
         )
+    _check_boxes(train, validation)
     augment = Augment(**dataset.augment.model_dump())
     model = Input(_size(dataset), dataset.preprocessing)
     return streams(train, validation, model, dataset.batch_size, seed, augment)
+
+
+def _check_boxes(train: Reading, validation: Reading) -> None:
+    """Raises TfqatError for a split that has images and in them no object: nothing could be learned, or measured."""
+    for key, reading in (("training", train), ("validation", validation)):
+        if reading.examples and all(one.crowd.all() for one in reading.examples):
+            raise TfqatError(
+                f"dataset_config: the {key} split has {len(reading.examples)} images and no box of an object; expected "
+                f"some. Name another split, or mend its annotations.\n{reading.report}"
+            )
 
 
 def input_shape(dataset: Any) -> tuple[int, int, int]:

@@ -81,7 +81,7 @@ def load(
     for part, reading in (("training", train), ("validation", validation)):
         if not reading.examples:
             raise TfqatError(f"The {part} split has no image that can be used.\n{reading.report}")
-    if train.class_map != validation.class_map:
+    if train.class_map.names != validation.class_map.names:  # the numbers are each file's own
         raise TfqatError(
             f"Both splits need one class map; training has {', '.join(train.class_map.names)}, validation "
             f"{', '.join(validation.class_map.names)}. Read both with the same classes."

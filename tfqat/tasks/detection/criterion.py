@@ -14,7 +14,7 @@ from tfqat.detection.keras_losses import HUBER, BoxLoss, ClassLoss
 from tfqat.detection.losses import BOX_WEIGHT
 from tfqat.detection.matching import targets
 from tfqat.tasks.compiled import compile_with
-from tfqat.tasks.detection.meter import FIGURE, DetectionMeter
+from tfqat.tasks.detection.meter import FIGURE, FIGURES, DetectionMeter
 from tfqat.tasks.detection.outputs import BOXES, CLASSES, ORDER
 
 # An overlap loss is of the size of the class loss by itself.
@@ -57,7 +57,9 @@ class DetectionCriterion:
             meter.add([given[name] for name in ORDER], wanted)
         means = {f"{name}_loss": float(np.mean([loss[name] for loss in losses])) for name in ORDER}
         total = sum(weight * means[f"{name}_loss"] for name, weight in self._weights.items())
-        return {"loss": total, **means, **meter.figures()}
+        # Boxes that are not finite cannot be measured; by the loss, training goes back.
+        figures = meter.figures() if np.isfinite(total) else dict.fromkeys(FIGURES, 0.0)
+        return {"loss": total, **means, **figures}
 
     @property
     def _losses(self) -> dict[str, keras.losses.Loss]:

@@ -18,7 +18,7 @@ from tfqat.tails.tail import COUNT
 from tfqat.tails.tensorrt_nms import PLUGIN
 from tfqat.tails.tflite_nms import POSTPROCESS
 from tfqat.tasks.detection.outputs import FINISHED
-from tfqat.verification.model_file import ImageShape, ModelFile, ModelFileError, check_images
+from tfqat.verification.model_file import ImageShape, ModelFile, ModelFileError, check_images, portions
 from tfqat.verification.runner import Runner
 from tfqat.verification.simulation import simulate
 from tfqat.verification.tflite_runner import TfliteRunner
@@ -62,10 +62,11 @@ def _opened(name: str, runner: Runner, shape: ImageShape, cache: Path | None, no
     if cache is not None:
         raise ModelFileError(f"{name} has Q/DQ nodes of its own; a cache belongs to a float ONNX. Leave --cache out.")
     check_images(name, runner.input_shapes[0], shape)
-    key = runner.inputs[0]
+    key, size = runner.inputs[0], runner.input_shapes[0][0]
 
     def predict(images: np.ndarray) -> list[np.ndarray]:
-        return _ordered(runner.run({key: images}))
+        parts = [_ordered(runner.run({key: part})) for part in portions(images, size)]
+        return [np.concatenate(column)[: len(images)] for column in zip(*parts, strict=True)]
 
     return ModelFile(name, "onnxruntime", predict, note)
 

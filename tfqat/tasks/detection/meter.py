@@ -16,6 +16,7 @@ from tfqat.errors import TfqatError
 from tfqat.tasks.detection.decoder import Decoder
 
 FIGURE = "AP50"
+FIGURES = (FIGURE, "AP")
 COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "small", "medium": "medium", "large": "large"}
 
 
@@ -49,7 +50,7 @@ class DetectionMeter:
     def figures(self) -> dict[str, float]:
         """AP50 and AP."""
         mean = self._measured().mean
-        return {FIGURE: mean.ap50 or 0.0, "AP": mean.ap or 0.0}
+        return dict(zip(FIGURES, (mean.ap50 or 0.0, mean.ap or 0.0), strict=True))
 
     def figure(self) -> float:
         """AP50, the mean over the classes."""

@@ -44,12 +44,22 @@ def check_outputs(model: keras.Model, source: str, anchors: int, num_classes: in
 def check_raw(name: str, outputs: Sequence[np.ndarray], anchors: int, num_classes: int | None) -> None:
     """Raises ModelFileError unless the arrays are those of a detector: both raw ones, or those of a finished file."""
     if len(outputs) == len(FINISHED):
+        _check_labels(name, outputs[FINISHED.index(FOUND_CLASSES)], num_classes)
         return
     expected, received = [(anchors, 4), (anchors, num_classes)], [array.shape[1:] for array in outputs]
     if received != expected:
         raise ModelFileError(
             f"{name} gives outputs of the shapes {received}, expected {expected}: box regression and class logits of "
             "each anchor. Name a file of a model that was trained on these data."
+        )
+
+
+def _check_labels(name: str, labels: np.ndarray, num_classes: int | None) -> None:
+    top = int(labels.max(initial=0))
+    if num_classes is not None and top >= num_classes:
+        raise ModelFileError(
+            f"{name} finds a class {top}, expected 0 to {num_classes - 1}. Name a file of a model that was trained on "
+            "these data."
         )
 
 
