@@ -144,7 +144,7 @@ def test_one_image_and_its_drawing(labeled, tmp_path):
     file = photos / "more" / "deep" / "c, d.bmp"
     inference(spec, file, tmp_path / "out", draw=True)
     assert [row[0] for row in rows_of(tmp_path / "out")] == [str(file)]
-    with Image.open(tmp_path / "out" / "images" / "c, d.bmp.png") as drawn:
+    with Image.open(tmp_path / "out" / "images" / "c, d.bmp") as drawn:
         assert drawn.size == (SIDE, SIDE)
 
 
@@ -153,7 +153,7 @@ def test_drawings_lie_as_the_images_do(labeled, tmp_path):
     inference(spec, photos, tmp_path / "out", draw=True)
     images = tmp_path / "out" / "images"
     found = sorted(str(path.relative_to(images)) for path in images.rglob("*") if path.is_file())
-    assert found == ["b.png", "more/a.PNG", "more/deep/c, d.bmp.png"]
+    assert found == ["b.png", "more/a.PNG", "more/deep/c, d.bmp"]
 
 
 def test_images_that_cannot_be_decoded_are_named_and_nothing_is_written(labeled, tmp_path):

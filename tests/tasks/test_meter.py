@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tfqat.detection.nms import Detections
 from tfqat.errors import TfqatError
 from tfqat.tasks.detection.decoder import Decoder
-from tfqat.tasks.detection.meter import DetectionMeter
+from tfqat.tasks.detection.meter import DetectionMeter, in_own_pixels
 
 NAMES = ("cat", "dog")
 CAT, DOG = (16, 20, 60, 70), (64, 64, 104, 120)
@@ -107,3 +108,12 @@ def test_the_result_as_json_and_as_tables(measured):
     assert "a.onnx, run by onnxruntime" in text.getvalue()
     assert any("cat" in line and "100.00%" in line for line in lines)
     assert any("dog" in line and "100.00%" not in line and "-" in line for line in lines)
+
+
+def test_what_is_found_in_the_padding_alone_is_left_out():
+    boxes = np.array([[0, 0, 20, 30], [90, 10, 120, 40], [70, 10, 120, 40]], np.float32)
+    found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 2], np.int32))
+    own = in_own_pixels(found, np.array([1.6, 1.6]), np.array([50, 80]))
+    np.testing.assert_allclose(own.boxes, [[0, 0, 12.5, 18.75], [43.75, 6.25, 50, 25]])
+    np.testing.assert_array_equal(own.classes, [0, 2])
+    np.testing.assert_array_equal(own.scores, np.float32([0.9, 0.7]))

@@ -24,6 +24,8 @@ from tfqat.verification.model_file import ModelFile
 
 FOLDER, JSON, CSV, IMAGES = "inference", "result.json", "result.csv", "images"
 BATCH = 8
+# Of drawn JPEGs; other formats know none.
+QUALITY = 95
 
 
 def inference(
@@ -96,11 +98,9 @@ def _draw(
 ) -> None:
     for file, finding in zip(files, findings, strict=True):
         place = folder / (file.relative_to(root) if root.is_dir() else file.name)
-        # A name of its own for each file, also where two differ by their suffix alone.
-        place = place.with_name(f"{place.name}.png" if place.suffix.lower() != ".png" else place.name)
         place.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(file) as image:
-            task.drawn(image, finding, names).save(place)
+            task.drawn(image, finding, names).save(place, quality=QUALITY)
 
 
 def _write(found: Sequence[tuple[Path, Any]], opened: ModelFile, folder: Path) -> None:

@@ -17,7 +17,6 @@ from tfqat.training import stages
 from tfqat.training.checkpoint import restore, save_model
 from tfqat.training.criterion import Criterion
 from tfqat.training.distillation import distill
-from tfqat.training.freezing import freeze_layers
 from tfqat.training.journal import add_status
 from tfqat.training.loop import compile_phase, train_phase
 from tfqat.training.results import Results
@@ -50,7 +49,6 @@ def noted(results: Results, phase: str | None = None) -> Iterator[None]:
 
 def float_phase(model: keras.Model, criterion: Criterion, data: Any, spec: Any, results: Results) -> None:
     """Leaves ``model`` trained, `float.keras` and the float row."""
-    freeze_layers(model, spec.training)
     if results.float_model.exists():
         restore(model, results.float_model)
     else:

@@ -29,6 +29,7 @@ from tfqat.tasks import task_of
 from tfqat.training import stages
 from tfqat.training.checkpoint import has_checkpoint, save_checkpoint, save_model
 from tfqat.training.criterion import Criterion
+from tfqat.training.freezing import freeze_layers
 from tfqat.training.journal import read_statuses
 from tfqat.training.loop import check_tensorboard, compile_phase, train_phase
 from tfqat.training.results import Results, open_results
@@ -90,6 +91,7 @@ def _qat_phase(
     """Leaves `qat.keras` and the rows of the quantized forms."""
     if tfmot:
         even, qat = model, tfmot_spec.imported(tfmot, spec, data.calibration)
+        freeze_layers(qat, spec.training)  # TFMOT's model has layers of its own
     else:
         even, reports = equalized(model, spec)
         for report in reports:

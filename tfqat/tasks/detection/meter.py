@@ -67,14 +67,16 @@ class DetectionMeter:
 
 
 def in_own_pixels(found: Detections, scale: np.ndarray, size: np.ndarray) -> Detections:
-    """Boxes of the model's input in the pixels of the image that it was made of, not beyond it.
+    """Boxes of the model's input in the pixels of the image that it was made of, not beyond it; what lies in the
+    padding alone is left out.
 
     Args:
         scale: ``(2,)``: how many pixels of the input one of the image is, downwards and across.
         size: ``(2,)``: height and width of the image.
     """
     boxes = np.clip(found.boxes / np.tile(scale, 2), 0, np.tile(size, 2)).astype(np.float32)
-    return Detections(boxes, found.scores, found.classes)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return Detections(boxes[inside], found.scores[inside], found.classes[inside])
 
 
 def _truth(targets: Mapping[str, np.ndarray], row: int, scale: np.ndarray) -> Truth:
