@@ -400,3 +400,17 @@ def test_a_folder_that_cannot_be_is_found_before_the_work(qat, images, tmp_path,
     with pytest.raises(FileExistsError):
         tfqat.analyze(qat, images, output=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_bfloat16_number_without_an_axis_within_the_model():
+    """As the sum of the weights of EfficientDet's fusion."""
+    from tfqat.models.efficientdet.fusion import WeightedSum
+
+    image = keras.Input((8, 8, 3), name="image")
+    convs = [layers.Conv2D(4, 3, dtype="mixed_bfloat16", name=f"conv{number}")(image) for number in range(2)]
+    fused = layers.ReLU(dtype="mixed_bfloat16")(WeightedSum(dtype="mixed_bfloat16", name="fusion")(convs))
+    model = keras.Model(image, layers.Dense(3, name="head")(layers.Flatten()(fused)))
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    qat = tfqat.prepare(model)
+    tfqat.calibrate(qat, images, method="minmax", batches=1)
+    assert {block.name for block in tfqat.analyze(qat, images).blocks} > {"conv0", "conv1"}

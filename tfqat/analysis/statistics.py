@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfqat.analysis.blocks import Block, is_quantizer
 from tfqat.analysis.forms import Forms, as_tensors
@@ -55,7 +56,7 @@ def statistics_of(forms: Forms, samples: Samples, rows: int = ROWS) -> Statistic
 
     def visit(op: Op, outputs: list[Any]) -> list[Any]:
         nonlocal size
-        values = {t: keras.ops.convert_to_numpy(value) for t, value in zip(op.outputs, outputs, strict=True)}
+        values = {t: _array(value) for t, value in zip(op.outputs, outputs, strict=True)}
         size += sum(array.nbytes for array in values.values())
         note(values)
         return outputs
@@ -65,6 +66,11 @@ def statistics_of(forms: Forms, samples: Samples, rows: int = ROWS) -> Statistic
         run(forms.form(()), as_tensors(part.inputs), visit, keep=())
     reports = {name: rounding.report(tensor) for name, (tensor, rounding) in found.items()}
     return Statistics(reports, {name: _kernel(forms.graph.op(name)) for name in forms.kernels}, size / len(samples))
+
+
+def _array(value: Any) -> np.ndarray:
+    # NumPy makes no array of TensorFlow's bfloat16 without an axis, such as a sum of weights.
+    return keras.ops.convert_to_numpy(value if len(value.shape) else keras.ops.reshape(value, (1,)))
 
 
 def _add(tensor: str, rounding: Rounding, values: Any) -> None:
