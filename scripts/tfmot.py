@@ -111,7 +111,7 @@ def measured(name: str, data: str, folder: Path) -> Iterator[tuple[str, ...]]:
         report = tfqat.verify(model, folder / f"{name}_{target}", batches)
         print(report)
         for found in report.rows:
-            yield _row(name, found.name, found.accuracy or 0.0, None, _accuracy(logits, labels))
+            yield _row(name, found.name, found.score or 0.0, None, _accuracy(logits, labels))
 
 
 def _own_row(name: str, outputs: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:

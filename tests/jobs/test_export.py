@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ from tfqat.errors import TfqatError
 from tfqat.exporters import cache
 from tfqat.jobs.export import export_spec
 from tfqat.jobs.trained import quantized_model
+from tfqat.spec.schema import Spec
 
 NAMES = {"model.onnx", "model.cache", "model.qdq.onnx", "layer_precisions.txt", "encodings.json", "manifest.json"}
 
@@ -147,23 +147,16 @@ def test_a_dead_tensor_is_floored_and_listed_or_refused(tmp_path, capsys):
     assert all(np.isfinite(s) and s > 0 for s in cache.read(files["cache"]).scales.values())
 
 
-def spec_of(folder, **training) -> SimpleNamespace:
-    """What the jobs read of a spec."""
-    return SimpleNamespace(
-        results_dir=str(folder),
-        training=SimpleNamespace(**{"enable_qat": True, **training}),
-        model=SimpleNamespace(python=None),
-        quantization=SimpleNamespace(strict=False, target="tensorrt"),
-        export=SimpleNamespace(
-            formats=("tensorrt",),
-            tensorrt_version="8.6.1",
-            opset=17,
-            int8_weights=None,
-            aimet_version="1.0.0",
-            c_array=False,
-            input_names=None,
-            output_names=None,
-        ),
+def spec_of(folder, **training) -> Spec:
+    """A spec whose trained model is in ``folder``."""
+    return Spec.model_validate(
+        {
+            "results_dir": str(folder),
+            "dataset_config": {"kind": "digits"},
+            "model_config": {"architecture": "resnet8", "num_classes": 10},
+            "training_config": {"float_epochs": 1, **training},
+            "export_config": {"formats": ["tensorrt"]},
+        }
     )
 
 
