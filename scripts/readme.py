@@ -9,7 +9,7 @@
     python scripts/vit.py | tee results/vit.txt                # vit-table
     python scripts/bccd.py | tee results/bccd.txt              # bccd-table
     python scripts/overfit.py | tee results/overfit.txt        # overfit-table
-    python scripts/efficientdet.py --verify --steps 12 | tee results/efficientdet.txt   # efficientdet-table
+    python scripts/efficientdet.py --nets d0 --verify --steps 12 | tee results/efficientdet.txt   # efficientdet-table
     tfqat analyze --spec specs/digits.yaml | tee results/analyze.txt                    # analyze-table
     python scripts/readme.py
 
