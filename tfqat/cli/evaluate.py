@@ -7,24 +7,26 @@ from typing import Annotated
 
 import typer
 
-from tfqat.cli.options import CommandError, Debug, Overrides, SpecFile, Trust
+from tfqat.cli.options import (
+    CacheFile,
+    CommandError,
+    Debug,
+    LayerPrecisions,
+    ModelFile,
+    Overrides,
+    SpecFile,
+    Trust,
+    check_files,
+)
 
 EXAMPLE = "tfqat evaluate --spec specs/digits.yaml --model results/digits/export/model.qdq.onnx"
 
 
 def evaluate(
     spec: SpecFile,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", metavar="FILE", help="A .keras, .onnx or .tflite file; else the trained model."),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="FILE", help="The TensorRT cache beside a float .onnx.")
-    ] = None,
-    layer_precisions: Annotated[
-        Path | None,
-        typer.Option("--layer-precisions", metavar="FILE", help="layer_precisions.txt beside that cache."),
-    ] = None,
+    model: ModelFile = None,
+    cache: CacheFile = None,
+    layer_precisions: LayerPrecisions = None,
     json: Annotated[
         str | None,
         typer.Option("--json", metavar="PATH", help="Where the JSON goes; - prints it, and nothing else."),
@@ -36,8 +38,7 @@ def evaluate(
     """Measure a model or file on the validation data: top-1, top-5, each class, confusion matrix."""
     from tfqat.cli.run import run_job
 
-    if model is None and (cache or layer_precisions):
-        raise CommandError("--cache and --layer-precisions belong to a float ONNX; name it with --model.")
+    check_files(model, cache, layer_precisions)
     if json is not None and json != "-" and (not json or Path(json).is_dir()):
         raise CommandError(f"--json: expected a file or -, received {json!r}")
     run_job("evaluate", "evaluate", spec, overrides, model, cache, layer_precisions, json, trust)

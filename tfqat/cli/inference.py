@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tfqat.cli.options import CommandError, Debug, Overrides, SpecFile, Trust
+from tfqat.cli.options import (
+    CacheFile,
+    CommandError,
+    Debug,
+    LayerPrecisions,
+    ModelFile,
+    Overrides,
+    SpecFile,
+    Trust,
+    check_files,
+)
 
 EXAMPLE = "tfqat inference --spec specs/efficientdet_bccd.yaml --input photos --draw"
 
@@ -19,17 +29,9 @@ def inference(
         Path | None,
         typer.Option("--output", metavar="FOLDER", help="Where the files go; else <results_dir>/inference."),
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", metavar="FILE", help="A .keras, .onnx or .tflite file; else the trained model."),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="FILE", help="The TensorRT cache beside a float .onnx.")
-    ] = None,
-    layer_precisions: Annotated[
-        Path | None,
-        typer.Option("--layer-precisions", metavar="FILE", help="layer_precisions.txt beside that cache."),
-    ] = None,
+    model: ModelFile = None,
+    cache: CacheFile = None,
+    layer_precisions: LayerPrecisions = None,
     draw: Annotated[
         bool, typer.Option("--draw", help="Write the images, too, with boxes and labels drawn on them.")
     ] = False,
@@ -44,8 +46,7 @@ def inference(
     """Run a model on image files: result.json, result.csv (path, label, confidence, box) and drawn images."""
     from tfqat.cli.run import run_job
 
-    if model is None and (cache or layer_precisions):
-        raise CommandError("--cache and --layer-precisions belong to a float ONNX; name it with --model.")
+    check_files(model, cache, layer_precisions)
     if threshold is not None and not 0 <= threshold <= 1:
         raise CommandError(f"--threshold: expected a share from 0 to 1, received {threshold:g}")
     files = (model, cache, layer_precisions)

@@ -29,6 +29,23 @@ Trust = Annotated[
         "file; it is not remembered from command to command.",
     ),
 ]
+ModelFile = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="FILE", help="A .keras, .onnx or .tflite file; else the trained model."),
+]
+CacheFile = Annotated[
+    Path | None, typer.Option("--cache", metavar="FILE", help="The TensorRT cache beside a float .onnx.")
+]
+LayerPrecisions = Annotated[
+    Path | None,
+    typer.Option("--layer-precisions", metavar="FILE", help="layer_precisions.txt beside that cache."),
+]
 Restart = Annotated[
     bool, typer.Option("--restart", metavar="", help="Remove an earlier run in the results folder first.")
 ]
+
+
+def check_files(model: Path | None, cache: Path | None, layer_precisions: Path | None) -> None:
+    """Raises CommandError where files that belong to a float ONNX are named without it."""
+    if model is None and (cache or layer_precisions):
+        raise CommandError("--cache and --layer-precisions belong to a float ONNX; name it with --model.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,15 +52,24 @@ def listed(path: Path) -> list[Path]:
     return images
 
 
-def check_decodable(files: list[Path]) -> None:
+def check_decodable(files: Sequence[Path]) -> None:
     """Raises TfqatError with those that cannot be decoded, where there are any."""
+    if faults := faults_of([str(file) for file in files]):
+        raise TfqatError(undecodable(faults, "Repair or remove them."))
+
+
+def faults_of(files: Sequence[str]) -> dict[str, str]:
+    """File -> why it cannot be decoded, of those that cannot, judged by the decoder that models' inputs come from."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        faults = {file: fault for file, fault in zip(files, pool.map(_fault, files), strict=True) if fault}
-    if faults:
-        named = [f"  {file}: {fault}" for file, fault in list(faults.items())[:NAMED_IN_ERRORS]]
-        more = [f"  and {len(faults) - len(named)} more"] if len(faults) > len(named) else []
-        head = f"{len(faults)} image{'s' if len(faults) > 1 else ''} cannot be decoded:"
-        raise TfqatError("\n".join([head, *named, *more, "Repair or remove them."]))
+        return {file: fault for file, fault in zip(files, pool.map(_fault, files), strict=True) if fault}
+
+
+def undecodable(faults: Mapping[str, str], mend: str) -> str:
+    """The message that names ``faults``, and at its end how to ``mend`` them."""
+    named = [f"  {file}: {fault}" for file, fault in list(faults.items())[:NAMED_IN_ERRORS]]
+    more = [f"  and {len(faults) - len(named)} more"] if len(faults) > len(named) else []
+    head = f"{len(faults)} image{'s' if len(faults) > 1 else ''} cannot be decoded:"
+    return "\n".join([head, *named, *more, mend])
 
 
 def read(file: Path, prepare: Prepare) -> Prepared:
@@ -68,11 +77,11 @@ def read(file: Path, prepare: Prepare) -> Prepared:
     return prepare(decode(tf.io.read_file(str(file))))
 
 
-def _fault(file: Path) -> str:
-    if file.suffix.lower() in UNREADABLE:
+def _fault(file: str) -> str:
+    if Path(file).suffix.lower() in UNREADABLE:
         return f"format not supported (use {', '.join(sorted(READABLE))})"
     try:
-        decode(tf.io.read_file(str(file)))
+        decode(tf.io.read_file(file))
     except tf.errors.OpError as error:
         return reason(error) or "no image"
     return ""

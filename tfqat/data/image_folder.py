@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqat.data.encoded_image import READABLE, UNREADABLE, decode, reason
-from tfqat.data.image_files import Prepare, Prepared
+from tfqat.data.encoded_image import READABLE, UNREADABLE, decode
+from tfqat.data.image_files import NAMED_IN_ERRORS, Prepare, Prepared, faults_of, undecodable
 from tfqat.data.pipeline import Data, Split, seeded
 from tfqat.errors import TfqatError
 
-NAMED_IN_ERRORS = 10
+MEND = "Repair or remove them, or set dataset_config.skip_corrupt: true to train without them."
 # With `crop`, images are resized to 8/7 of the size first: the 256 to 224 of the ImageNet papers.
 CROP_MARGIN = 8 / 7
 IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
@@ -55,9 +54,9 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
     _check_count(names, num_classes, dataset)
     train = _listing(Path(dataset.train_dir), names)
     validation = _listing(Path(dataset.val_dir), names)
-    bad = _corrupt(train.files + validation.files)
+    bad = faults_of(train.files + validation.files)
     if bad and not dataset.skip_corrupt:
-        raise TfqatError(_corrupt_message(bad))
+        raise TfqatError(undecodable(bad, MEND))
     if bad:
         print(f"skip_corrupt: left out {len(bad)} images that cannot be decoded, the first: {next(iter(bad))}")
     train, validation = _without(train, bad, names), _without(validation, bad, names)
@@ -142,31 +141,6 @@ def _listing(folder: Path, names: tuple[str, ...]) -> Listing:
         files += found
         labels += [label] * len(found)
     return Listing(tuple(files), tuple(labels))
-
-
-def _corrupt(files: tuple[str, ...]) -> dict[str, str]:
-    """File -> why it cannot be decoded, judged by the decoder that training uses."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        reasons = pool.map(_why_corrupt, files)
-        return {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
-
-
-def _why_corrupt(file: str) -> str:
-    if Path(file).suffix.lower() in UNREADABLE:
-        return f"format not supported (use {', '.join(sorted(READABLE))})"
-    try:
-        _read(tf.constant(file))
-    except tf.errors.OpError as error:
-        return reason(error)
-    return ""
-
-
-def _corrupt_message(bad: dict[str, str]) -> str:
-    named = [f"  {file}: {reason}" for file, reason in list(bad.items())[:NAMED_IN_ERRORS]]
-    more = [f"  and {len(bad) - len(named)} more"] if len(bad) > len(named) else []
-    head = f"{len(bad)} image{'s' if len(bad) > 1 else ''} cannot be decoded:"
-    tail = "Repair or remove them, or set dataset_config.skip_corrupt: true to train without them."
-    return "\n".join([head, *named, *more, tail])
 
 
 def _without(listing: Listing, bad: dict[str, str], names: tuple[str, ...]) -> Listing:

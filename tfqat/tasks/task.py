@@ -14,22 +14,15 @@ from PIL.Image import Image
 from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data
 from tfqat.training.criterion import Criterion
+from tfqat.verification import compare
 from tfqat.verification.model_file import ImageShape, ModelFile
 
 # The arrays of a model's outputs, in the order in which Keras flattens them, for all images of a batch.
 Outputs = Sequence[np.ndarray]
 
 
-class Meter(Protocol):
-    """Gathers what a model says of a data set, batch by batch."""
-
-    def add(self, outputs: Outputs, targets: Any) -> None:
-        """Adds one batch: what the model gave, and what the data set wants."""
-        ...
-
-    def figure(self) -> float:
-        """The task's figure over all that was added, 0 to 1."""
-        ...
+class Meter(compare.Meter, Protocol):
+    """A Meter as verification takes it, which can tell more than the figure."""
 
     def result(self) -> Result:
         """All that is to be said of it."""

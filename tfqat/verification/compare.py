@@ -29,11 +29,15 @@ _Rows = Callable[[str, list[np.ndarray], list[np.ndarray]], Row]
 
 
 class Meter(Protocol):
-    """What measures outputs that are no classes; see :class:`tfqat.tasks.task.Meter`."""
+    """Gathers what a model says of a data set, batch by batch, and measures it."""
 
-    def add(self, outputs: Sequence[np.ndarray], targets: Any) -> None: ...
+    def add(self, outputs: Sequence[np.ndarray], targets: Any) -> None:
+        """Adds one batch: what the model gave, and what the data set wants."""
+        ...
 
-    def figure(self) -> float: ...
+    def figure(self) -> float:
+        """The figure over all that was added, 0 to 1."""
+        ...
 
 
 def compare(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from tfqat.core.files import write_bytes
 from tfqat.exporters import onnx_file
 from tfqat.tails import onnx_nms, tensorrt_nms, tflite_nms
@@ -25,6 +27,7 @@ class Finish:
         name: of the finished file.
         text: what reads it.
         make: the bytes of the finished file.
+        load: reads the finished file as ONNX; None where it is none.
     """
 
     role: str
@@ -32,6 +35,7 @@ class Finish:
     name: str
     text: str
     make: Callable[[Path, Tail], bytes]
+    load: Callable[[Path], onnx.ModelProto] | None = None
 
     def fits(self, files: Mapping[str, object]) -> bool:
         """Whether the export has what this needs."""
@@ -71,6 +75,7 @@ FORMS = (
         "model.efficientnms.onnx",
         "model.onnx with TensorRT's plugin EfficientNMS_TRT behind it, beside the same cache and layer precisions",
         _tensorrt,
+        tensorrt_nms.load,
     ),
     Finish(
         "efficientnms_qdq_onnx",
@@ -78,6 +83,7 @@ FORMS = (
         "model.qdq.efficientnms.onnx",
         "model.qdq.onnx with TensorRT's plugin EfficientNMS_TRT behind it",
         _tensorrt,
+        tensorrt_nms.load,
     ),
     Finish(
         "nms_qdq_onnx",
@@ -85,6 +91,7 @@ FORMS = (
         "model.qdq.nms.onnx",
         "model.qdq.onnx with ONNX' NonMaxSuppression behind it: onnxruntime, and any reader of Q/DQ ONNX",
         _onnx,
+        onnx_file.load,
     ),
     Finish(
         "nms_tflite",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from tfqat.data.pipeline import Data
 from tfqat.exporters import onnx_file
-from tfqat.tails import tensorrt_nms
 from tfqat.tails.onnx_tail import check_raw_part
 from tfqat.tails.tail import TailError
 from tfqat.tasks.detection.decoder import Decoder
@@ -20,6 +19,8 @@ from tfqat.tasks.detection.meter import FIGURE, DetectionMeter
 from tfqat.tasks.task import Finished
 from tfqat.verification.model_file import ModelFile, open_onnx, open_tflite
 
+# Of the finished file and of the raw one.
+_Meters = Callable[[], tuple[DetectionMeter, DetectionMeter]]
 # Of AP50: what a box or a score on a threshold may change.
 TOLERANCE = 0.002
 NOTHING_FOUND = (
@@ -28,7 +29,9 @@ NOTHING_FOUND = (
 )
 
 
-def judged(paths: Mapping[str, Path], data: Data, decoder: Decoder) -> Sequence[Finished]:
+def judged(
+    paths: Mapping[str, Path], data: Data, decoder: Decoder, meter: Callable[[Decoder], DetectionMeter]
+) -> Sequence[Finished]:
     """A row for each finished file of an export.
 
     Each is run on the validation images, and so is the raw file, decoded and suppressed by numpy with the same
@@ -38,14 +41,17 @@ def judged(paths: Mapping[str, Path], data: Data, decoder: Decoder) -> Sequence[
         paths: role -> file of the export.
         data: whose validation images are used.
         decoder: with the settings of the finished files.
+        meter: makes an empty Meter that reads outputs with a Decoder.
     """
-    return [_judged(form, paths, data, decoder) for form in FORMS if form.role in paths]
+    # A finished file has left out by itself what is below its threshold.
+    meters = lambda: (meter(replace(decoder, score_threshold=0.0)), meter(decoder))  # noqa: E731
+    return [_judged(form, paths, data, meters, decoder) for form in FORMS if form.role in paths]
 
 
-def _judged(form: Finish, paths: Mapping[str, Path], data: Data, decoder: Decoder) -> Finished:
+def _judged(form: Finish, paths: Mapping[str, Path], data: Data, meters: _Meters, decoder: Decoder) -> Finished:
     cached = (paths["cache"], paths["layer_precisions"]) if form.needs[0] == "onnx" else (None, None)
     finished = open_finished(paths[form.role], data.input_shape, *cached)
-    score, expected = _figures(finished, _raw(form, paths, data, cached), data, decoder)
+    score, expected = _figures(finished, _raw(form, paths, data, cached), data, meters())
     problem = _other_raw_part(form, paths)
     if not problem and abs(score - expected) > TOLERANCE:
         problem = f"{form.name}: {FIGURE} {score:.2%}, where the raw file decoded by numpy has {expected:.2%}"
@@ -60,10 +66,10 @@ def _raw(form: Finish, paths: Mapping[str, Path], data: Data, cached: tuple[Path
     return open_onnx(path, data.input_shape, *cached, outputs=2)
 
 
-def _figures(finished: ModelFile, raw: ModelFile, data: Data, decoder: Decoder) -> tuple[float, float]:
+def _figures(
+    finished: ModelFile, raw: ModelFile, data: Data, meters: tuple[DetectionMeter, DetectionMeter]
+) -> tuple[float, float]:
     """AP50 of the finished file, and of the raw one."""
-    names = data.class_names or tuple(str(number) for number in range(data.num_classes or 0))
-    meters = DetectionMeter(replace(decoder, score_threshold=0.0), names), DetectionMeter(decoder, names)
     for images, targets in data.validation:
         for meter, file in zip(meters, (finished, raw), strict=True):
             meter.add(file.predict(np.asarray(images)), targets)
@@ -71,12 +77,10 @@ def _figures(finished: ModelFile, raw: ModelFile, data: Data, decoder: Decoder) 
 
 
 def _other_raw_part(form: Finish, paths: Mapping[str, Path]) -> str:
-    path = paths[form.role]
-    if path.suffix == ".tflite":
+    if form.load is None:
         return ""
-    model = tensorrt_nms.load(path) if "efficientnms" in form.role else onnx_file.load(path)
     try:
-        check_raw_part(model, onnx_file.load(paths[form.needs[0]]))
+        check_raw_part(form.load(paths[form.role]), onnx_file.load(paths[form.needs[0]]))
     except TailError as error:
         return f"{form.name}: {error}"
     return ""

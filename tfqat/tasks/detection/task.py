@@ -58,10 +58,10 @@ class Detection:
         """The losses that ``detection_config`` asks for, and AP50."""
         return DetectionCriterion(self.section, self.image_size, self.anchors, lambda: self.meter(data))
 
-    def meter(self, data: Data) -> DetectionMeter:
+    def meter(self, data: Data, decoder: Decoder | None = None) -> DetectionMeter:
         """Average precision."""
         names = data.class_names or tuple(str(number) for number in range(data.num_classes or 0))
-        return DetectionMeter(self.decoder, names)
+        return DetectionMeter(decoder or self.decoder, names)
 
     def open_own(self, path: Path, cache: Path | None, precisions: Path | None, shape: ImageShape) -> ModelFile | None:
         """A file with decoding and suppression of its own."""
@@ -77,7 +77,8 @@ class Detection:
 
     def finished(self, paths: Mapping[str, Path], data: Data) -> Sequence[Finished]:
         """The finished files among ``paths``."""
-        return judged(paths, data, replace(self.decoder, score_threshold=self.tail.score_threshold))
+        decoder = replace(self.decoder, score_threshold=self.spec.export.score_threshold)
+        return judged(paths, data, decoder, lambda other: self.meter(data, other))
 
     @property
     def tail(self) -> Tail:
