@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from tfqat.data import input_shape, load
 from tfqat.errors import TfqatError
-from tfqat.spec.schema import Digits
+from tfqat.spec.datasets import Digits
 
 SPEC = Digits(kind="digits", image_size=16, batch_size=64)
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tfqat.data import load
 from tfqat.errors import TfqatError
-from tfqat.spec.schema import Augment, ImageFolder
+from tfqat.spec.datasets import Augment, ImageFolder
 
 COLORS = {"blue": (0, 0, 200), "red": (200, 10, 0)}
 

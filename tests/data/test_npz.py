@@ -7,7 +7,7 @@ import pytest
 
 from tfqat.data import input_shape, load
 from tfqat.errors import TfqatError
-from tfqat.spec.schema import Npz
+from tfqat.spec.datasets import Npz
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 6, 5)).astype(np.uint8)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfqat.data import input_shape, load
 from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
-from tfqat.spec.schema import Python
+from tfqat.spec.datasets import Python
 
 IMAGES = np.arange(12 * 4 * 4, dtype=np.float32).reshape(12, 4, 4, 1)
 LABELS = np.arange(12) % 3

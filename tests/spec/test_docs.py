@@ -13,9 +13,10 @@ import yaml
 
 from tfqat.cli.app import command
 from tfqat.data.detection.python_boxes import _ARRAYS
+from tfqat.spec.datasets import Coco, Dataset, TFRecord, Voc
 from tfqat.spec.keys import all_keys, kinds
 from tfqat.spec.names import BOX_KINDS
-from tfqat.spec.schema import Coco, Dataset, Detection, Spec, TFRecord, Voc
+from tfqat.spec.schema import Detection, Spec
 from tfqat.tasks import task_of
 from tfqat.tasks.detection.finish import FORMS
 

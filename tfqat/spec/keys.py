@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 
 from tfqat.spec import names
 from tfqat.spec.document import Path, dotted
-from tfqat.spec.schema import Section, Spec
+from tfqat.spec.schema import Spec
+from tfqat.spec.types import Section
 
 
 def fields(section: type[Section]) -> dict[str, FieldInfo]:

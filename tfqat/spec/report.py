@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from tfqat.errors import TfqatError
 from tfqat.spec import keys, names
+from tfqat.spec.datasets import Dataset
 from tfqat.spec.document import Path, dotted
-from tfqat.spec.schema import Dataset, Section
+from tfqat.spec.types import Section
 
 # pydantic's error type -> what was expected; the braces are filled from the error's context.
 _EXPECTED = {

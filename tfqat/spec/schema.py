@@ -1,45 +1,40 @@
 """Spec: everything one run needs to know, as frozen values with closed keys; its YAML form is what users write.
 
-Types are strict: a number in quotes is a text and refused, and so is ``1`` where true or false is wanted. A whole
-number is accepted where a fractional one is expected. Rules that look at one value are here, rules that compare
-several are in ``checks``.
+Rules that look at one value are here, rules that compare several are in ``checks``.
 """
 
 from __future__ import annotations
 
 import re
 from textwrap import indent
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
 from tfqat.errors import TfqatError
 from tfqat.spec import names
+from tfqat.spec.datasets import Boxes, Dataset
+from tfqat.spec.types import (
+    Count,
+    Factor,
+    Function,
+    ModelPath,
+    Positive,
+    Section,
+    Share,
+    Side,
+    TensorNames,
+    Text,
+    distinct,
+    wrong,
+)
 from tfqat.targets import CONFIG_SUFFIX, load_target, target_names
-
-T = TypeVar("T")
-
-
-def _wrong(expected: str, nearest: str | None = None) -> PydanticCustomError:
-    """An error that says what was expected; what was received and where is added by ``report``."""
-    context = {"expected": expected} | ({"nearest": nearest} if nearest else {})
-    return PydanticCustomError("tfqat", "expected {expected}", context)
 
 
 def _one_of(word: str, choices: tuple[str, ...], expected: str) -> str:
     if word not in choices:
-        raise _wrong(expected, names.near(word, choices))
+        raise wrong(expected, names.near(word, choices))
     return word
-
-
-def _matching(pattern: str, expected: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise _wrong(expected)
-        return text
-
-    return AfterValidator(check)
 
 
 def _architecture(word: str) -> str:
@@ -53,180 +48,19 @@ def _target(word: str) -> str:
     try:
         load_target(word)
     except TfqatError as error:
-        raise _wrong("an AIMET-style config\n" + indent(str(error), "    ")) from error
+        raise wrong("an AIMET-style config\n" + indent(str(error), "    ")) from error
     return word
 
 
 def _version(text: str) -> str:
     """``major.minor.patch``; a missing patch is 0, a fourth number (NVIDIA's build number) is left out."""
     if not re.fullmatch(r"[1-9]\d?\.\d{1,2}(\.\d{1,2}(\.\d{1,4})?)?", text, re.ASCII):
-        raise _wrong('a TensorRT version in quotes, such as "8.6.1"')
+        raise wrong('a TensorRT version in quotes, such as "8.6.1"')
     major, minor, patch = (int(part) for part in f"{text}.0".split(".")[:3])
     # The header of a cache has one digit for the minor version below 10: 8.10 and 9.0 would be the same number.
     if major < 10 and minor > 9:
-        raise _wrong('a TensorRT version in quotes, such as "8.6.1", with a minor version up to 9')
+        raise wrong('a TensorRT version in quotes, such as "8.6.1", with a minor version up to 9')
     return f"{major}.{minor}.{patch}"
-
-
-def _pair(value: Any) -> Any:
-    """An int is a square."""
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    if len(set(values)) != len(values):
-        raise _wrong("each entry once")
-    return values
-
-
-def _rising(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise _wrong("two numbers, the smaller one first")
-    return pair
-
-
-def _halves_to_level_7(size: tuple[int, int]) -> tuple[int, int]:
-    if any(side % CELL for side in size):
-        near = [max(round(side / CELL), 1) * CELL for side in size]
-        raise _wrong(f"multiples of {CELL}, so that the image has whole cells at level 7, such as {near}")
-    return size
-
-
-# Pixels of a cell of a detector's coarsest level.
-CELL = 128
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
-Side = Annotated[int, Field(gt=0, le=8192)]
-Size = Annotated[tuple[Side, Side], Field(strict=False), BeforeValidator(_pair)]
-Text = Annotated[str, _matching(r"(?s).*\S.*", "a text that is not empty")]
-Factor = Annotated[float, Field(gt=0, le=10)]
-ClassNames = Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Function = Annotated[str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", 'a function as "package.module:function"')]
-ModelPath = Annotated[
-    str,
-    _matching(
-        r"(?!.*\.(onnx|tflite|pb|pt|pth|ckpt|index|npz|pkl|json|yaml)/?$).*\S.*",
-        "the path of a .keras, .h5 or .weights.h5 file, or of a SavedModel folder",
-    ),
-]
-TensorName = Annotated[str, _matching(r"[!-+.-9;-~-]+", "an ASCII tensor name without blanks, ':' or ','")]
-TensorNames = Annotated[tuple[TensorName, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)]
-
-
-class Section(BaseModel):
-    """A mapping of the spec: unknown keys are errors, values are never converted, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Augment(Section):
-    """Random changes of training images."""
-
-    flip: bool = False  # left to right, half of the time
-    crop: bool = False  # a random part, resized to image_size
-
-
-class Digits(Section):
-    """scikit-learn's handwritten digits: 1,797 images of 8 x 8, ten classes, no download."""
-
-    kind: Literal["digits"]
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
-    batch_size: Positive = 64
-
-
-class ImageFolder(Section):
-    """One folder a class, below a folder for training and one for validation."""
-
-    kind: Literal["image_folder"]
-    train_dir: Text
-    val_dir: Text
-    image_size: Size = (224, 224)  # a side, or [height, width]
-    batch_size: Positive = 32
-    preprocessing: Literal["caffe", "torch", "tf", "none"] = "tf"
-    augment: Augment = Augment()
-    skip_corrupt: bool = False
-
-
-class Npz(Section):
-    """Arrays of one .npz file. Without test arrays (``x_test: null``), ``validation_fraction`` is held out."""
-
-    kind: Literal["npz"]
-    path: Text
-    x_train: Text = "x_train"
-    y_train: Text = "y_train"
-    x_test: Text | None = "x_test"
-    y_test: Text | None = "y_test"
-    image_size: Size | None = None  # resize to this; null keeps the size in the file
-    scale: Annotated[float, Field(gt=0)] | None = None  # null: integers are divided by their type's maximum
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    batch_size: Positive = 64
-
-
-class Python(Section):
-    """A function of the user's own that returns batched tf.data datasets."""
-
-    kind: Literal["python"]
-    function: Function
-    targets: Literal["labels", "boxes"] = "labels"  # boxes: of objects, as docs/detection.md has them
-
-
-class BoxAugment(Section):
-    """Random changes of training images and their boxes."""
-
-    flip: bool = False  # left to right, half of the time
-    scale: Annotated[tuple[Factor, Factor], Field(strict=False), AfterValidator(_rising)] | None = None  # [from, to]
-    min_visible: Annotated[float, Field(ge=0, le=1)] = 0.0  # a box of which cutting leaves less goes
-    color: Annotated[float, Field(ge=0, lt=1)] = 0.0  # brightness, contrast and saturation, up to that far from 1
-
-
-class _Boxes(Section):
-    """What the kinds with boxes have in common."""
-
-    image_size: Annotated[Size, AfterValidator(_halves_to_level_7)] = (512, 512)  # a side, or [height, width]
-    batch_size: Positive = 8
-    preprocessing: Literal["caffe", "torch", "tf", "none"] = "none"  # EfficientNets scale pixels themselves
-    augment: BoxAugment = BoxAugment()
-    crowd: Literal["keep", "drop"] = "keep"  # boxes around many objects: no object to learn, none to miss
-    degenerate: Literal["drop", "keep"] = "drop"  # boxes of no area
-    outside: Literal["clip", "drop"] = "clip"  # boxes that reach outside their image
-    strict: bool = False  # refuse what would be left out, dropped or clipped
-
-
-class Voc(_Boxes):
-    """A folder in Pascal VOC's layout: Annotations, ImageSets/Main, JPEGImages."""
-
-    kind: Literal["voc"]
-    path: Text
-    train_split: Text = "train"
-    val_split: Text = "val"
-    classes: ClassNames | None = None  # in the order of the model's outputs; null: all that are annotated, sorted
-
-
-class Coco(_Boxes):
-    """COCO json files and their images."""
-
-    kind: Literal["coco"]
-    train_annotations: Text
-    train_images: Text
-    val_annotations: Text
-    val_images: Text
-    classes: ClassNames | None = None  # in the order of the model's outputs; null: all categories, by their number
-
-
-class TFRecord(_Boxes):
-    """TFRecord files as `tfqat dataset-convert` writes them, with their class map beside them."""
-
-    kind: Literal["tfrecord"]
-    train_files: Text  # a file, or a pattern with * and ?
-    val_files: Text
-
-
-Dataset = Annotated[
-    Digits | ImageFolder | Npz | Python | Voc | Coco | TFRecord,
-    Field(discriminator="kind"),
-]
 
 
 class ModelOptions(Section):
@@ -281,7 +115,7 @@ class Distillation(Section):
 
     weight: Annotated[float, Field(ge=0)] = 1.0  # of the outputs' term, beside 1 for the labels' loss
     temperature: Annotated[float, Field(gt=0)] = 3.0
-    features: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = ()  # names of ops
+    features: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(distinct)] = ()  # names of ops
     feature_weight: Annotated[float, Field(gt=0)] = 1.0
 
 
@@ -301,7 +135,7 @@ class Training(Section):
     num_epochs: Count = 4  # of quantization-aware training; 0 only calibrates
     optimizer: Optimizer = Optimizer()
     l2: Annotated[float, Field(ge=0)] = 0.0  # times half the sum of all kernels' squares, added to the loss
-    freeze: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = ()  # layers, * and ? allowed
+    freeze: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(distinct)] = ()  # layers, * and ? allowed
     freeze_batch_norm: bool = False  # statistics, scale and shift of every BatchNorm stay, in both phases
     qat_learning_rate: Annotated[float, Field(gt=0)] | None = None  # null: a tenth of learning_rate
     freeze_ranges_epoch: Count | None = None  # ranges and learned scales stay after that many quantized epochs
@@ -318,7 +152,7 @@ class Detection(Section):
     """What an object detector learns, and which boxes count as found."""
 
     anchor_scale: Annotated[float, Field(gt=0)] = 4.0  # side of the smallest square anchor, in cells
-    aspect_ratios: Annotated[tuple[Factor, Factor, Factor], Field(strict=False), AfterValidator(_distinct)] = (
+    aspect_ratios: Annotated[tuple[Factor, Factor, Factor], Field(strict=False), AfterValidator(distinct)] = (
         1.0,
         2.0,
         0.5,
@@ -370,7 +204,7 @@ class Quantization(Section):
     observe_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_after: Count | None = None
     ranges_rate_multiplier: Annotated[float, Field(gt=0)] = 1.0  # of learned ranges, on the optimizer's learning rate
-    relu6: Annotated[tuple[Unbounded, ...], Field(strict=False), AfterValidator(_distinct)] = (
+    relu6: Annotated[tuple[Unbounded, ...], Field(strict=False), AfterValidator(distinct)] = (
         "relu",
         "leaky_relu",
         "prelu",
@@ -380,7 +214,7 @@ class Quantization(Section):
     tune: Annotated[
         tuple[Literal["equalize", "bias_correction", "batch_norm", "adaround"], ...],
         Field(strict=False),
-        AfterValidator(_distinct),
+        AfterValidator(distinct),
     ] = ()  # in this order, before training
     strict: bool = False
     activation: Literal["int8", "uint8"] | None = None  # null: the target's own
@@ -389,7 +223,7 @@ class Quantization(Section):
 class Export(Section):
     """Which files are written, and for which reader."""
 
-    formats: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)] | None = None
+    formats: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(distinct)] | None = None
     tensorrt_version: Annotated[str, AfterValidator(_version)] = "8.6.1"
     opset: Annotated[int, Field(ge=13, le=21)] = 17
     int8_weights: bool | None = None  # null: as the target has it
@@ -416,5 +250,5 @@ class Spec(Section):
     @property
     def task(self) -> str:
         """What the model is for, which the data say."""
-        boxes = isinstance(self.dataset, _Boxes) or (self.dataset.kind == "python" and self.dataset.targets == "boxes")
+        boxes = isinstance(self.dataset, Boxes) or (self.dataset.kind == "python" and self.dataset.targets == "boxes")
         return "detection" if boxes else "classification"

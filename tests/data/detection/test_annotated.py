@@ -16,7 +16,7 @@ from tfqat.data import image_files
 from tfqat.data.detection import coco, tfrecord, voc
 from tfqat.data.detection.example import write_class_map
 from tfqat.errors import TfqatError
-from tfqat.spec.schema import Dataset
+from tfqat.spec.datasets import Dataset
 
 DATASET = TypeAdapter(Dataset)
 

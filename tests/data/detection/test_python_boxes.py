@@ -12,7 +12,8 @@ import tensorflow as tf
 from tfqat.data import load
 from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
-from tfqat.spec.schema import Python, Spec
+from tfqat.spec.datasets import Python
+from tfqat.spec.schema import Spec
 from tfqat.tasks import task_of
 
 IMAGES = np.arange(3 * 128 * 256 * 3, dtype=np.uint8).reshape(3, 128, 256, 3)
