@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from tfqat.data.detection.clean import USUAL, Choices, Reading, Track, cleaned
 from tfqat.data.detection.example import CLASS_MAP, ClassMap, Example, ImageBytes, Object, example, read_class_map
@@ -152,7 +153,7 @@ def _features(data: bytes) -> dict[str, list[Any]]:
     """Field -> its values, whatever their type."""
     try:
         parsed = tf.train.Example.FromString(data)
-    except Exception as error:  # protobuf's own error class differs from version to version
+    except DecodeError as error:
         raise ValueError(f"is no tf.train.Example ({error})") from error
     return {
         name: list(getattr(feature, feature.WhichOneof("kind") or "int64_list").value)
