@@ -64,7 +64,8 @@ def broken_after(epochs, save):
 def test_the_same_result_where_it_breaks_off_as_it_goes_back(make_spec, user_module, monkeypatch, variables):
     """The third quantized epoch is spoilt once; the broken run ends between the note and the return."""
     given = {"dataset_config": {"kind": "python", "function": "users:data"}}
-    spec = make_spec(given, num_epochs=4, recoveries=1)
+    # No float phase: it would read ahead, as far as the spoilt epoch where the machine is busy.
+    spec = make_spec(given, float_epochs=0, num_epochs=4, recoveries=1)
     results = Path(spec.results_dir)
     data = spoilt_once()
     user_module.data = lambda: data
@@ -80,7 +81,7 @@ def test_the_same_result_where_it_breaks_off_as_it_goes_back(make_spec, user_mod
     for key, value in expected.items():
         np.testing.assert_array_equal(found[key], value, err_msg=key)
     assert (results / "metrics.csv").read_text() == (unbroken / "metrics.csv").read_text()
-    rates = [line.split(",")[6] for line in (results / "metrics.csv").read_text().splitlines()[2:]]
+    rates = [line.split(",")[6] for line in (results / "metrics.csv").read_text().splitlines()[1:]]
     assert float(rates[2]) < 0.2 * float(rates[1])  # by the cosine schedule alone it would be 0.29
 
 
@@ -95,12 +96,13 @@ def broken_behind(note):
 def spoilt_once():
     images = np.random.default_rng(0).random((32, 8, 8, 1), np.float32)
     dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(32) % 10)).batch(8)
-    reads = []
+    left = [1]
 
     def factor(epoch):
-        reads.append(int(epoch))
-        # The float phase, of one epoch, may read ahead, but not that far.
-        return np.float32("nan" if reads.count(2) == 1 and int(epoch) == 2 else 1)
+        if int(epoch) == 2 and left[0]:
+            left[0] -= 1
+            return np.float32("nan")
+        return np.float32(1)
 
     def epoch_data(epoch):
         scale = tf.py_function(factor, [epoch], tf.float32)
