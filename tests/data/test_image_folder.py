@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfqat.data import load
+from tfqat.data import held_out, load
 from tfqat.errors import TfqatError
 from tfqat.spec.datasets import Augment, ImageFolder
 
@@ -165,3 +165,22 @@ def test_the_reason_of_a_corrupt_image_is_told_without_tensorflow_s_names(folder
     with pytest.raises(TfqatError, match=r"broken\.png: [A-Za-z]") as raised:
         load(spec(folders), seed=0)
     assert not any(word in str(raised.value) for word in ("{{", "[Op", "device"))
+
+
+def test_what_is_held_out_without_a_look_at_the_training_images(folders):
+    dataset = spec(folders, augment=Augment(flip=True, crop=True))
+    data = load(dataset, seed=0)
+    for file in (folders / "train").rglob("*.png"):
+        file.write_bytes(b"no image")
+    found = held_out(dataset, seed=0, num_classes=2)
+    for one, other in zip(arrays(found.validation), arrays(data.validation), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (found.num_classes, found.input_shape, found.class_names) == (2, (20, 24, 3), ("blue", "red"))
+    with pytest.raises(TfqatError, match="but the model has 3 classes"):
+        held_out(dataset, seed=0, num_classes=3)
+    (folders / "val/red/1.png").write_bytes(b"no image")
+    with pytest.raises(TfqatError, match="1 image cannot be decoded"):
+        held_out(dataset, seed=0)
+    (folders / "val/green").mkdir()
+    with pytest.raises(TfqatError, match=r"only in .*val: green"):
+        held_out(dataset, seed=0)

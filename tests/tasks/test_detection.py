@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfqat.data.image_files import Prepared
-from tfqat.data.pipeline import Data
+from tfqat.data.pipeline import HeldOut
 from tfqat.detection import losses
 from tfqat.detection.mean_ap import mean_ap
 from tfqat.detection.nms import Detections, suppress
@@ -250,7 +250,7 @@ def test_the_spec_decides_the_anchors(task):
 
 
 def test_arrays_of_other_files(task):
-    data = Data(None, 1, None, None, 3, (128, 256, 3), NAMES)
+    data = HeldOut(validation=None, num_classes=3, input_shape=(128, 256, 3), class_names=NAMES)
     count = len(task.anchors)
     right = [np.zeros((2, count, 4)), np.zeros((2, count, 3))]
     task.check_arrays("a.onnx", right, None, data)
@@ -262,7 +262,7 @@ def test_arrays_of_other_files(task):
 
 
 def test_a_finished_file_of_other_classes(task):
-    data = Data(None, 1, None, None, 3, (128, 256, 3), NAMES)
+    data = HeldOut(validation=None, num_classes=3, input_shape=(128, 256, 3), class_names=NAMES)
     found = [np.zeros((2, 7, 4)), np.zeros((2, 7)), np.full((2, 7), 2), np.ones((2, 1))]
     task.check_arrays("a.nms.onnx", found, None, data)
     found[2][1, 3] = 3

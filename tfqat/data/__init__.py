@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from tfqat.errors import TfqatError
 
 if TYPE_CHECKING:
-    from tfqat.data.pipeline import Data
+    from tfqat.data.pipeline import Data, HeldOut
 
-# A new kind is one file here and one row; the file has the functions `load` and `input_shape`.
+# A new kind is one file here and one row; the file has the functions `load` and `input_shape`, and `held_out` where
+# the validation images can be had without the training images.
 KINDS = {
     "digits": "tfqat.data.digits",
     "image_folder": "tfqat.data.image_folder",
@@ -32,6 +33,17 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
         TfqatError: the data is missing, broken or does not fit; the message says what, where and how to mend it.
     """
     return import_module(KINDS[dataset.kind]).load(dataset, seed, num_classes)
+
+
+def held_out(dataset: Any, seed: int, num_classes: int | None = None) -> HeldOut:
+    """What a model is measured on; training images that are kept apart are not looked at, of which there may be many.
+
+    Arguments and errors as of :func:`load`.
+    """
+    module = import_module(KINDS[dataset.kind])
+    if hasattr(module, "held_out"):
+        return module.held_out(dataset, num_classes)
+    return module.load(dataset, seed, num_classes)
 
 
 def class_names(dataset: Any) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfqat.data.encoded_image import READABLE, UNREADABLE, decode
 from tfqat.data.image_files import NAMED_IN_ERRORS, Prepare, Prepared, faults_of, undecodable
-from tfqat.data.pipeline import Data, Split, seeded
+from tfqat.data.pipeline import Data, HeldOut, Split, in_their_order, seeded
 from tfqat.errors import TfqatError
 
 MEND = "Repair or remove them, or set dataset_config.skip_corrupt: true to train without them."
@@ -48,18 +48,8 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
     mirrors every second training image, at random. All images are decoded once up front, so that a corrupt one is
     found before training and not hours into it.
     """
-    names = _class_names(Path(dataset.train_dir), "train_dir")
-    val_names = _class_names(Path(dataset.val_dir), "val_dir")
-    _check_same_classes(names, val_names, dataset)
-    _check_count(names, num_classes, dataset)
-    train = _listing(Path(dataset.train_dir), names)
-    validation = _listing(Path(dataset.val_dir), names)
-    bad = faults_of(train.files + validation.files)
-    if bad and not dataset.skip_corrupt:
-        raise TfqatError(undecodable(bad, MEND))
-    if bad:
-        print(f"skip_corrupt: left out {len(bad)} images that cannot be decoded, the first: {next(iter(bad))}")
-    train, validation = _without(train, bad, names), _without(validation, bad, names)
+    names = _checked_names(dataset, num_classes)
+    train, validation = _decodable(dataset, names, (dataset.train_dir, dataset.val_dir))
     return seeded(
         _split(train, dataset, augmented=True),
         _split(validation, dataset, augmented=False),
@@ -67,6 +57,18 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
         dataset.batch_size,
         seed,
         names,
+    )
+
+
+def held_out(dataset: Any, num_classes: int | None = None) -> HeldOut:
+    """The validation images of :func:`load`; of the training images only the folders' names are read."""
+    names, shape = _checked_names(dataset, num_classes), input_shape(dataset)
+    (validation,) = _decodable(dataset, names, (dataset.val_dir,))
+    return HeldOut(
+        validation=in_their_order(_split(validation, dataset, augmented=False), shape, dataset.batch_size),
+        num_classes=len(names),
+        input_shape=shape,
+        class_names=names,
     )
 
 
@@ -92,6 +94,13 @@ def preparer(dataset: Any) -> Prepare:
         return Prepared(made, (height, width), (made.shape[0] / height, made.shape[1] / width))
 
     return prepare
+
+
+def _checked_names(dataset: Any, num_classes: int | None) -> tuple[str, ...]:
+    names = class_names(dataset)
+    _check_same_classes(names, _class_names(Path(dataset.val_dir), "val_dir"), dataset)
+    _check_count(names, num_classes, dataset)
+    return names
 
 
 def _class_names(folder: Path, key: str) -> tuple[str, ...]:
@@ -141,6 +150,17 @@ def _listing(folder: Path, names: tuple[str, ...]) -> Listing:
         files += found
         labels += [label] * len(found)
     return Listing(tuple(files), tuple(labels))
+
+
+def _decodable(dataset: Any, names: tuple[str, ...], folders: Sequence[str]) -> list[Listing]:
+    """The images of each folder; TfqatError for those that cannot be decoded, unless they are to be left out."""
+    listings = [_listing(Path(folder), names) for folder in folders]
+    bad = faults_of([file for listing in listings for file in listing.files])
+    if bad and not dataset.skip_corrupt:
+        raise TfqatError(undecodable(bad, MEND))
+    if bad:
+        print(f"skip_corrupt: left out {len(bad)} images that cannot be decoded, the first: {next(iter(bad))}")
+    return [_without(listing, bad, names) for listing in listings]
 
 
 def _without(listing: Listing, bad: dict[str, str], names: tuple[str, ...]) -> Listing:

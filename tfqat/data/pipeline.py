@@ -1,4 +1,4 @@
-"""Data: three streams of (image, label) batches, each a pure function of the seed and the epoch."""
+"""Data: streams of (image, label) batches, each a pure function of the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -15,28 +15,37 @@ from tfqat.errors import TfqatError
 CALIBRATION_EPOCH = 2**40
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
-    """Batches of images ``(batch, height, width, channels)`` float32 with integer labels ``(batch,)``, or with
-    the dict of targets that `detection.pipeline` describes.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeldOut:
+    """What a model is measured on: batches of images ``(batch, height, width, channels)`` float32 with integer labels
+    ``(batch,)``, or with the dict of targets that `detection.pipeline` describes.
 
     Attributes:
-        train_from: epoch -> endless stream of batches that starts with this epoch's first one.
-        steps: batches in a training epoch.
         validation: all validation batches, in a fixed order.
-        calibration: training images without augmentation, in a fixed shuffled order.
         num_classes: how many classes the labels count, where the data itself says so.
         input_shape: shape of one image.
         class_names: where the data has them.
     """
 
-    train_from: Callable[[int], tf.data.Dataset]
-    steps: int
     validation: tf.data.Dataset
-    calibration: tf.data.Dataset
     num_classes: int | None
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Data(HeldOut):
+    """What is held out, and what a model learns from: batches of the same form.
+
+    Attributes:
+        train_from: epoch -> endless stream of batches that starts with this epoch's first one.
+        steps: batches in a training epoch.
+        calibration: training images without augmentation, in a fixed shuffled order.
+    """
+
+    train_from: Callable[[int], tf.data.Dataset]
+    steps: int
+    calibration: tf.data.Dataset
 
     def train(self, epoch: int) -> tf.data.Dataset:
         """The batches of one training epoch, the same whenever it is run."""
@@ -73,16 +82,22 @@ def seeded(
     """
     size = min(batch_size, len(train.labels))
     # One copy as a tensor, which all pipelines share.
-    train, validation = (replace(split, items=tf.constant(split.items)) for split in (train, validation))
+    train = replace(train, items=tf.constant(train.items))
     return Data(
         train_from=lambda epoch: _stream(train, shape, size, seed, epoch),
         steps=len(train.labels) // size,
-        validation=_ordered(validation, shape, batch_size, np.arange(len(validation.labels))),
+        validation=in_their_order(validation, shape, batch_size),
         calibration=_ordered(train, shape, size, calibration_order(len(train.labels), seed)),
         num_classes=len(class_names) or int(max(train.labels.max(), validation.labels.max())) + 1,
         input_shape=shape,
         class_names=class_names,
     )
+
+
+def in_their_order(split: Split, shape: tuple[int, ...], batch_size: int) -> tf.data.Dataset:
+    """Batches of all items, not augmented."""
+    items = replace(split, items=tf.constant(split.items))
+    return _ordered(items, shape, batch_size, np.arange(len(split.labels)))
 
 
 def check_labels(labels: np.ndarray, num_classes: int | None, where: str) -> None:

@@ -58,7 +58,7 @@ def analyze_spec(
     if asked is not None:
         _check_recommended(task)
     model = quantized_model(spec, trust)
-    data = task.data(model)
+    data = task.held_out(model) if asked is None else task.data(model)
     folder = Path(spec.results_dir) / FOLDER if output is None else output
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be is found now, and not after the work
     with batches_explained():

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from tfqat.core.files import write_text
-from tfqat.data.pipeline import Data
+from tfqat.data.pipeline import HeldOut
 from tfqat.data.python import batches_explained
 from tfqat.errors import TfqatError
 from tfqat.jobs.opened import Files, open_model
@@ -70,7 +70,7 @@ def evaluate(
     """
     with redirect_stdout(sys.stderr) if json_path == STDOUT else nullcontext():
         task = task_of(spec)
-        data = task.data()
+        data = task.held_out()
         opened = open_model(spec, Files(model, cache, precisions, trust), data.input_shape, task)
         with batches_explained():
             found = _measured(opened, task, data)
@@ -78,7 +78,7 @@ def evaluate(
     return found
 
 
-def _measured(opened: ModelFile, task: Task, data: Data) -> Evaluation:
+def _measured(opened: ModelFile, task: Task, data: HeldOut) -> Evaluation:
     meter, empty = task.meter(data), True
     for images, targets in data.validation:
         outputs = opened.predict(np.asarray(images))

@@ -68,7 +68,7 @@ def verify_spec(spec: Any, cache: Path | None = None, trust: bool = False) -> Re
     files = _exported(spec, cache)
     _check_target(model, files)
     task = task_of(spec)
-    data = task.data(model)
+    data = task.held_out(model)
     with batches_explained():
         report = compare(model, finalize(model), files, data.validation, measure=task.measure(data))
         finished = task.finished(files.paths, data)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL.Image import Image
 
 from tfqat.data.image_files import Prepared
-from tfqat.data.pipeline import Data
+from tfqat.data.pipeline import Data, HeldOut
 from tfqat.training.criterion import Criterion
 from tfqat.verification import compare
 from tfqat.verification.model_file import ImageShape, ModelFile
@@ -97,15 +97,19 @@ class Task(Protocol):
         """The spec's data, checked against the classes of the model; of the spec where there is none."""
         ...
 
-    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: Data) -> None:
+    def held_out(self, model: keras.Model | None = None) -> HeldOut:
+        """Of :meth:`data` what a model is measured on, without the training images that it learned from."""
+        ...
+
+    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: HeldOut) -> None:
         """Raises TfqatError unless what the file ``name`` gave is of the shape that the data need."""
         ...
 
-    def criterion(self, model: keras.Model, data: Data) -> Criterion:
+    def criterion(self, model: keras.Model, data: HeldOut) -> Criterion:
         """What the float ``model`` and all that is made of it are trained and judged by."""
         ...
 
-    def meter(self, data: Data) -> Meter:
+    def meter(self, data: HeldOut) -> Meter:
         """An empty Meter for outputs on ``data``."""
         ...
 
@@ -123,7 +127,7 @@ class Task(Protocol):
         """A file of a form that only this task knows, opened; None where it is none."""
         ...
 
-    def measure(self, data: Data) -> tuple[str, Callable[[], Meter]] | None:
+    def measure(self, data: HeldOut) -> tuple[str, Callable[[], Meter]] | None:
         """The figure and its meter for `verify`; None where outputs are classes, which it compares image by image."""
         ...
 
@@ -131,6 +135,6 @@ class Task(Protocol):
         """Writes files of such forms into the folder of an export, of its files; as the spec asks."""
         ...
 
-    def finished(self, paths: Mapping[str, Path], data: Data) -> Sequence[Finished]:
+    def finished(self, paths: Mapping[str, Path], data: HeldOut) -> Sequence[Finished]:
         """Such files of an export, measured and held against the files that they were made of."""
         ...

@@ -157,6 +157,43 @@ def test_class_names_and_shape_without_a_look_at_the_images(section, monkeypatch
     assert datasets.class_names(section) == datasets.load(section, 0).class_names
 
 
+def test_what_is_held_out_without_a_look_at_the_training_images(section, voc_folder, tmp_path, capsys):
+    data = datasets.load(section, 0)
+    if section.kind == "tfrecord":
+        (tmp_path / "train.tfrecord").unlink()
+    else:
+        folder = voc_folder / "JPEGImages" if section.kind == "voc" else Path(section.train_images)
+        (folder / "c.jpg").unlink()  # the image that is not in the validation split
+    found = datasets.held_out(section, 0, 2)
+    assert capsys.readouterr().out == ""  # nothing is amiss in the validation split
+    assert (found.num_classes, found.input_shape, found.class_names) == (2, (128, 256, 3), data.class_names)
+    (images, targets), (wanted, expected) = gathered(found.validation), gathered(data.validation)
+    np.testing.assert_array_equal(images, wanted)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(targets[name], value, err_msg=name)
+
+
+def test_what_is_held_out_and_cannot_be_measured(sections, voc_folder, write_xml, coco_content):
+    with pytest.raises(TfqatError, match=r"have 2 classes \(.*\), but the model has 3"):
+        datasets.held_out(sections("voc"), 0, 3)
+    (voc_folder / "ImageSets/Main/bare.txt").write_text("c\n")
+    with pytest.raises(TfqatError, match="the validation split has 1 images and no box of an object"):
+        datasets.held_out(sections("voc", val_split="bare"), 0)
+    (voc_folder / "ImageSets/Main/none.txt").write_text("")
+    with pytest.raises(TfqatError, match="The validation split has no image that can be used"):
+        datasets.held_out(sections("voc", val_split="none"), 0)
+    write_xml("a", (48, 64), [("dog", (4, 8, 20, 90))])
+    with pytest.raises(TfqatError, match="strict reading found 1 problem"):
+        datasets.held_out(sections("voc", strict=True), 0)
+    section = sections("coco")
+    content = json.loads(Path(section.val_annotations).read_text())
+    content["categories"][0]["name"] = "horse"
+    Path(section.val_annotations).write_text(json.dumps(content))
+    for ask in (datasets.load, datasets.held_out):
+        with pytest.raises(TfqatError, match=r"one class map; training has dog, cat, validation .*horse"):
+            ask(section, 0)
+
+
 def test_an_image_file_becomes_what_validation_has_bit_for_bit(sections, voc_folder, scenes):
     for preprocessing in ("torch", "none"):
         section = sections("voc", preprocessing=preprocessing)

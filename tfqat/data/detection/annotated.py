@@ -8,14 +8,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfqat.data.detection import coco, tfrecord, voc
+from tfqat.data.detection import coco, pipeline, tfrecord, voc
 from tfqat.data.detection.augment import Augment
 from tfqat.data.detection.clean import Choices, Reading
 from tfqat.data.detection.pipeline import Input, fitted
-from tfqat.data.detection.pipeline import load as streams
 from tfqat.data.image_files import Prepare, Prepared
-from tfqat.data.pipeline import Data
+from tfqat.data.pipeline import Data, HeldOut
 from tfqat.errors import TfqatError
+
+TRAINING, VALIDATION = "training", "validation"
 
 
 def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
@@ -25,32 +26,54 @@ def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
         TfqatError: data that cannot be used, another number of classes, or, with ``strict``, anything that is not as it
             should be.
     """
+    train, validation = _read(dataset, TRAINING), _read(dataset, VALIDATION)
+    _check_count(_some(train.class_map.names), num_classes)
+    _check_boxes(train, TRAINING)
+    _check_boxes(validation, VALIDATION)
+    augment = Augment(**dataset.augment.model_dump())
+    return pipeline.load(train, validation, _input(dataset), dataset.batch_size, seed, augment)
+
+
+def held_out(dataset: Any, num_classes: int | None = None) -> HeldOut:
+    """The validation split of ``dataset``; no training image is looked at.
+
+    Raises:
+        TfqatError: as of :func:`load`, or a split of other classes than the training split.
+    """
+    names = class_names(dataset)
+    _check_count(names, num_classes)
+    reading = _read(dataset, VALIDATION)
+    if reading.class_map.names != names:
+        raise pipeline.other_classes(names, reading.class_map.names)
+    _check_boxes(reading, VALIDATION)
+    return pipeline.held_out(reading, _input(dataset), dataset.batch_size)
+
+
+def _read(dataset: Any, split: str) -> Reading:
+    """The split; what was found wrong in it is printed."""
     choices = Choices(dataset.crowd, dataset.degenerate, dataset.outside, dataset.strict)
-    train, validation = _READERS[dataset.kind](dataset, choices)
-    for reading in (train, validation):
-        if reading.report.findings:
-            print(reading.report)
-    names = _some(train.class_map.names)
+    reading = _READERS[dataset.kind](dataset, split, choices)
+    if reading.report.findings:
+        print(reading.report)
+    return reading
+
+
+def _check_count(names: tuple[str, ...], num_classes: int | None) -> None:
     if num_classes not in (None, len(names)):
         raise TfqatError(
             f"dataset_config: the annotations have {len(names)} classes ({', '.join(names[:10])}"
             f"{', ...' if len(names) > 10 else ''}), but the model has {num_classes}. Set model_config.num_classes to "
             f"{len(names)}, or name those wanted in dataset_config.classes."
         )
-    _check_boxes(train, validation)
-    augment = Augment(**dataset.augment.model_dump())
-    model = Input(_size(dataset), dataset.preprocessing)
-    return streams(train, validation, model, dataset.batch_size, seed, augment)
 
 
-def _check_boxes(train: Reading, validation: Reading) -> None:
+def _check_boxes(reading: Reading, split: str) -> None:
     """Raises TfqatError for a split that has images and in them no object: nothing could be learned, or measured."""
-    for key, reading in (("training", train), ("validation", validation)):
-        if reading.examples and all(one.crowd.all() for one in reading.examples):
-            raise TfqatError(
-                f"dataset_config: the {key} split has {len(reading.examples)} images and no box of an object; expected "
-                f"some. Name another split, or mend its annotations.\n{reading.report}"
-            )
+    if reading.examples and all(one.crowd.all() for one in reading.examples):
+        raise TfqatError(
+            f"dataset_config: the {split} split has {len(reading.examples)} images and no box of an object; expected "
+            f"some. Name another split, or mend its annotations.\n{reading.report}"
+        )
 
 
 def input_shape(dataset: Any) -> tuple[int, int, int]:
@@ -76,7 +99,7 @@ def _some(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def preparer(dataset: Any) -> Prepare:
     """What becomes of any image, as in validation."""
-    model = Input(_size(dataset), dataset.preprocessing)
+    model = _input(dataset)
 
     def prepare(image: tf.Tensor) -> Prepared:
         made, _, whole = fitted(tf.cast(image, tf.float32), tf.zeros((0, 4)), model)
@@ -86,29 +109,34 @@ def preparer(dataset: Any) -> Prepare:
     return prepare
 
 
+def _input(dataset: Any) -> Input:
+    return Input(_size(dataset), dataset.preprocessing)
+
+
 def _size(dataset: Any) -> tuple[int, int]:
     height, width = dataset.image_size
     return int(height), int(width)
 
 
-def _voc(dataset: Any, choices: Choices) -> tuple[Reading, Reading]:
-    train, validation = (
-        voc.read(dataset.path, split, dataset.classes, choices) for split in (dataset.train_split, dataset.val_split)
-    )
-    return train, validation
+def _voc(dataset: Any, split: str, choices: Choices) -> Reading:
+    names = {TRAINING: dataset.train_split, VALIDATION: dataset.val_split}
+    return voc.read(dataset.path, names[split], dataset.classes, choices)
 
 
-def _coco(dataset: Any, choices: Choices) -> tuple[Reading, Reading]:
-    train = coco.read(dataset.train_annotations, dataset.train_images, dataset.classes, choices)
-    return train, coco.read(dataset.val_annotations, dataset.val_images, dataset.classes, choices)
+def _coco(dataset: Any, split: str, choices: Choices) -> Reading:
+    places = {
+        TRAINING: (dataset.train_annotations, dataset.train_images),
+        VALIDATION: (dataset.val_annotations, dataset.val_images),
+    }
+    return coco.read(*places[split], dataset.classes, choices)
 
 
-def _tfrecord(dataset: Any, choices: Choices) -> tuple[Reading, Reading]:
-    train, validation = (tfrecord.read(files, None, choices) for files in (dataset.train_files, dataset.val_files))
-    return train, validation
+def _tfrecord(dataset: Any, split: str, choices: Choices) -> Reading:
+    files = {TRAINING: dataset.train_files, VALIDATION: dataset.val_files}
+    return tfrecord.read(files[split], None, choices)
 
 
-_READERS: Mapping[str, Callable[[Any, Choices], tuple[Reading, Reading]]] = {
+_READERS: Mapping[str, Callable[[Any, str, Choices], Reading]] = {
     "voc": _voc,
     "coco": _coco,
     "tfrecord": _tfrecord,

@@ -12,7 +12,7 @@ from tfqat.data.detection.augment import Augment, augmented, fitting, placed
 from tfqat.data.detection.clean import Reading
 from tfqat.data.encoded_image import decode
 from tfqat.data.image_folder import PREPROCESSING
-from tfqat.data.pipeline import Data, calibration_order, in_order, shuffled_epochs
+from tfqat.data.pipeline import Data, HeldOut, calibration_order, in_order, shuffled_epochs
 from tfqat.errors import TfqatError
 
 PADDING = -1  # the class of a row that is no box
@@ -59,7 +59,8 @@ class _Rows:
 def load(
     train: Reading, validation: Reading, model: Input, batch_size: int, seed: int, augment: Augment | None = None
 ) -> Data:
-    """Batches of images ``(batch, height, width, 3)`` with, for each image, as many rows as the fullest one has boxes:
+    """Batches of images ``(batch, height, width, 3)`` with, for each image, as many rows as the split's fullest one has
+    boxes:
 
     - ``boxes`` ``(batch, rows, 4)`` float32: ymin, xmin, ymax, xmax in pixels of the model's input; 0 in padding;
     - ``classes`` ``(batch, rows)`` int32: index into the class map; -1 marks padding;
@@ -78,28 +79,56 @@ def load(
     Raises:
         TfqatError: a split without images, or two splits of different classes.
     """
-    for part, reading in (("training", train), ("validation", validation)):
-        if not reading.examples:
-            raise TfqatError(f"The {part} split has no image that can be used.\n{reading.report}")
+    _check_images(train, "training")
+    held = held_out(validation, model, batch_size)
     if train.class_map.names != validation.class_map.names:  # the numbers are each file's own
-        raise TfqatError(
-            f"Both splits need one class map; training has {', '.join(train.class_map.names)}, validation "
-            f"{', '.join(validation.class_map.names)}. Read both with the same classes."
-        )
-    most = max(len(one.boxes) for reading in (train, validation) for one in reading.examples)
+        raise other_classes(train.class_map.names, validation.class_map.names)
+    rows, most = _rows(train), _most(train)
     count, size = len(train.examples), min(batch_size, len(train.examples))
-    rows = {"train": _rows(train), "validation": _rows(validation)}
-    plain = {name: _plain(part, model, max(most, 1)) for name, part in rows.items()}
-    random = _random(rows["train"], model, max(most, 1), augment or Augment(), seed)
+    random = _random(rows, model, most, augment or Augment(), seed)
     return Data(
         train_from=lambda epoch: shuffled_epochs(count, random, size, seed, epoch),
         steps=count // size,
-        validation=in_order(np.arange(len(validation.examples)), plain["validation"], batch_size),
-        calibration=in_order(calibration_order(count, seed), plain["train"], size),
-        num_classes=len(train.class_map.names),
-        input_shape=(*model.size, 3),
-        class_names=train.class_map.names,
+        calibration=in_order(calibration_order(count, seed), _plain(rows, model, most), size),
+        validation=held.validation,
+        num_classes=held.num_classes,
+        input_shape=held.input_shape,
+        class_names=held.class_names,
     )
+
+
+def held_out(validation: Reading, model: Input, batch_size: int) -> HeldOut:
+    """The validation batches of :func:`load`.
+
+    Raises:
+        TfqatError: a split without images.
+    """
+    _check_images(validation, "validation")
+    plain = _plain(_rows(validation), model, _most(validation))
+    return HeldOut(
+        validation=in_order(np.arange(len(validation.examples)), plain, batch_size),
+        num_classes=len(validation.class_map.names),
+        input_shape=(*model.size, 3),
+        class_names=validation.class_map.names,
+    )
+
+
+def other_classes(training: tuple[str, ...], validation: tuple[str, ...]) -> TfqatError:
+    """The error of two splits of different classes."""
+    return TfqatError(
+        f"Both splits need one class map; training has {', '.join(training)}, validation {', '.join(validation)}. Read "
+        "both with the same classes."
+    )
+
+
+def _check_images(reading: Reading, part: str) -> None:
+    if not reading.examples:
+        raise TfqatError(f"The {part} split has no image that can be used.\n{reading.report}")
+
+
+def _most(reading: Reading) -> int:
+    """Boxes of the fullest image; at least one, since nothing can be indexed in no rows."""
+    return max(1, *(len(one.boxes) for one in reading.examples))
 
 
 def _rows(reading: Reading) -> _Rows:

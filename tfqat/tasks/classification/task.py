@@ -14,7 +14,7 @@ from PIL.Image import Image
 from tfqat import data as datasets
 from tfqat.core.drawing import titled
 from tfqat.data.image_files import Prepared
-from tfqat.data.pipeline import Data
+from tfqat.data.pipeline import Data, HeldOut
 from tfqat.errors import TfqatError
 from tfqat.tasks.classification.criterion import CrossEntropy, loss_for
 from tfqat.tasks.classification.label import Label, labels_of
@@ -47,10 +47,13 @@ class Classification:
 
     def data(self, model: keras.Model | None = None) -> Data:
         """Images with integer labels."""
-        classes = self.spec.model.num_classes if model is None else model.output_shape[-1]
-        return datasets.load(self.spec.dataset, self.spec.random_seed, classes)
+        return datasets.load(self.spec.dataset, self.spec.random_seed, self._num_classes(model))
 
-    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: Data) -> None:
+    def held_out(self, model: keras.Model | None = None) -> HeldOut:
+        """Images with integer labels."""
+        return datasets.held_out(self.spec.dataset, self.spec.random_seed, self._num_classes(model))
+
+    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: HeldOut) -> None:
         """One score for each class of the data."""
         scores, expected = outputs[0], self.spec.model.num_classes or len(data.class_names)
         found, top = scores.shape[1] if scores.ndim == 2 else None, int(np.max(targets))
@@ -61,11 +64,11 @@ class Classification:
                 "the data. Name a file of a model that was trained on it."
             )
 
-    def criterion(self, model: keras.Model, data: Data) -> CrossEntropy:
+    def criterion(self, model: keras.Model, data: HeldOut) -> CrossEntropy:
         """Cross entropy that fits the outputs: of probabilities where those of the first batch are, else of logits."""
         return CrossEntropy(loss_for(model, data.validation))
 
-    def meter(self, data: Data) -> Accuracy:
+    def meter(self, data: HeldOut) -> Accuracy:
         """Counts what is named rightly."""
         return Accuracy(data.class_names)
 
@@ -73,14 +76,14 @@ class Classification:
         """Classification has no form of its own."""
         return None
 
-    def measure(self, data: Data) -> None:
+    def measure(self, data: HeldOut) -> None:
         """Classes are compared image by image."""
 
     def finish(self, folder: Path, files: Entries) -> Entries:
         """Nothing."""
         return {}
 
-    def finished(self, paths: Mapping[str, Path], data: Data) -> Sequence[Finished]:
+    def finished(self, paths: Mapping[str, Path], data: HeldOut) -> Sequence[Finished]:
         """None."""
         return ()
 
@@ -98,3 +101,6 @@ class Classification:
     def drawn(self, image: Image, finding: Any, names: Sequence[str]) -> Image:
         """The image with its label above it."""
         return titled(image, f"{finding.label} {finding.confidence:.1%}")
+
+    def _num_classes(self, model: keras.Model | None) -> int | None:
+        return self.spec.model.num_classes if model is None else model.output_shape[-1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfqat.data.pipeline import Data
+from tfqat.data.pipeline import HeldOut
 from tfqat.exporters import onnx_file
 from tfqat.tails.onnx_tail import check_raw_part
 from tfqat.tails.tail import TailError
@@ -30,7 +30,7 @@ NOTHING_FOUND = (
 
 
 def judged(
-    paths: Mapping[str, Path], data: Data, decoder: Decoder, meter: Callable[[Decoder], DetectionMeter]
+    paths: Mapping[str, Path], data: HeldOut, decoder: Decoder, meter: Callable[[Decoder], DetectionMeter]
 ) -> Sequence[Finished]:
     """A row for each finished file of an export.
 
@@ -48,7 +48,7 @@ def judged(
     return [_judged(form, paths, data, meters, decoder) for form in FORMS if form.role in paths]
 
 
-def _judged(form: Finish, paths: Mapping[str, Path], data: Data, meters: _Meters, decoder: Decoder) -> Finished:
+def _judged(form: Finish, paths: Mapping[str, Path], data: HeldOut, meters: _Meters, decoder: Decoder) -> Finished:
     cached = (paths["cache"], paths["layer_precisions"]) if form.needs[0] == "onnx" else (None, None)
     finished = open_finished(paths[form.role], data.input_shape, *cached)
     score, expected = _figures(finished, _raw(form, paths, data, cached), data, meters())
@@ -59,7 +59,7 @@ def _judged(form: Finish, paths: Mapping[str, Path], data: Data, meters: _Meters
     return Finished(form.role, form.name, finished.run_by, score, problem, note)
 
 
-def _raw(form: Finish, paths: Mapping[str, Path], data: Data, cached: tuple[Path | None, Path | None]) -> ModelFile:
+def _raw(form: Finish, paths: Mapping[str, Path], data: HeldOut, cached: tuple[Path | None, Path | None]) -> ModelFile:
     path = paths[form.needs[0]]
     if path.suffix == ".tflite":
         return open_tflite(path, data.input_shape, outputs=2)
@@ -67,7 +67,7 @@ def _raw(form: Finish, paths: Mapping[str, Path], data: Data, cached: tuple[Path
 
 
 def _figures(
-    finished: ModelFile, raw: ModelFile, data: Data, meters: tuple[DetectionMeter, DetectionMeter]
+    finished: ModelFile, raw: ModelFile, data: HeldOut, meters: tuple[DetectionMeter, DetectionMeter]
 ) -> tuple[float, float]:
     """AP50 of the finished file, and of the raw one."""
     for images, targets in data.validation:

@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from tfqat import data as datasets
 from tfqat.data.image_files import Prepared
-from tfqat.data.pipeline import Data
+from tfqat.data.pipeline import Data, HeldOut
 from tfqat.detection.anchors import Anchors, anchor_boxes
 from tfqat.detection.drawing import drawn
 from tfqat.tails.tail import Tail
@@ -47,18 +47,21 @@ class Detection:
 
     def data(self, model: keras.Model | None = None) -> Data:
         """Images with padded boxes."""
-        classes = self.spec.model.num_classes if model is None else num_classes_of(model)
-        return datasets.load(self.spec.dataset, self.spec.random_seed, classes)
+        return datasets.load(self.spec.dataset, self.spec.random_seed, self._num_classes(model))
 
-    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: Data) -> None:
+    def held_out(self, model: keras.Model | None = None) -> HeldOut:
+        """Images with padded boxes."""
+        return datasets.held_out(self.spec.dataset, self.spec.random_seed, self._num_classes(model))
+
+    def check_arrays(self, name: str, outputs: Outputs, targets: Any, data: HeldOut) -> None:
         """Both outputs, for each anchor and class."""
         check_raw(name, outputs, len(self.anchors), data.num_classes)
 
-    def criterion(self, model: keras.Model, data: Data) -> DetectionCriterion:
+    def criterion(self, model: keras.Model, data: HeldOut) -> DetectionCriterion:
         """The losses that ``detection_config`` asks for, and AP50."""
         return DetectionCriterion(self.section, self.image_size, self.anchors, lambda: self.meter(data))
 
-    def meter(self, data: Data, decoder: Decoder | None = None) -> DetectionMeter:
+    def meter(self, data: HeldOut, decoder: Decoder | None = None) -> DetectionMeter:
         """Average precision."""
         names = data.class_names or tuple(str(number) for number in range(data.num_classes or 0))
         return DetectionMeter(decoder or self.decoder, names)
@@ -67,7 +70,7 @@ class Detection:
         """A file with decoding and suppression of its own."""
         return open_finished(path, shape, cache, precisions) if is_finished(path) else None
 
-    def measure(self, data: Data) -> tuple[str, Callable[[], DetectionMeter]]:
+    def measure(self, data: HeldOut) -> tuple[str, Callable[[], DetectionMeter]]:
         """AP50."""
         return self.figure, lambda: self.meter(data)
 
@@ -75,7 +78,7 @@ class Detection:
         """Files with decoding and suppression, where the spec asks for them."""
         return finish(folder, files, self.tail) if self.spec.export.detections == "nms" else {}
 
-    def finished(self, paths: Mapping[str, Path], data: Data) -> Sequence[Finished]:
+    def finished(self, paths: Mapping[str, Path], data: HeldOut) -> Sequence[Finished]:
         """The finished files among ``paths``."""
         decoder = replace(self.decoder, score_threshold=self.spec.export.score_threshold)
         return judged(paths, data, decoder, lambda other: self.meter(data, other))
@@ -107,6 +110,9 @@ class Detection:
     def drawn(self, image: Image, finding: Any, names: Sequence[str]) -> Image:
         """The image with the boxes and their classes."""
         return drawn(image, finding.found, names)
+
+    def _num_classes(self, model: keras.Model | None) -> int | None:
+        return self.spec.model.num_classes if model is None else num_classes_of(model)
 
     @property
     def section(self) -> Any:
