@@ -94,7 +94,11 @@ def test_coco_there_and_back_keeps_its_category_numbers(tmp_path, capsys):
     check_same(again, coco.read(tmp_path / "val.json", tmp_path / "images"))
     assert again.class_map == ClassMap(("dog", "cat"), (4, 90))
     assert again.examples[0].boxes.tolist() == [[2.5, 1.25, 13.25, 21.25]]
-    assert "val-00000-of-00001.tfrecord" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "val-00000-of-00001.tfrecord" in said
+    assert "Replaced" not in said
+    convert_coco(tmp_path / "val.json", tmp_path / "images", tmp_path / "out")
+    assert "Replaced: 1 file that had been there under the same name." in capsys.readouterr().out
 
 
 def contents(folder):

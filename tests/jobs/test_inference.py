@@ -156,6 +156,25 @@ def test_drawings_lie_as_the_images_do(labeled, tmp_path):
     assert found == ["b.png", "more/a.PNG", "more/deep/c, d.bmp"]
 
 
+def test_a_drawing_shows_the_pixels_that_the_model_was_given(labeled, tmp_path):
+    """16 bits a pixel; a name without an ending; and a photo that its EXIF entry would turn."""
+    spec, _, _ = labeled
+    gray = np.random.default_rng(3).integers(0, 256, (60, 80)).astype(np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "photos" / "deep.png")
+    Image.fromarray(gray).save(tmp_path / "photos" / "no ending", "PNG")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(gray).save(tmp_path / "photos" / "turned.png", exif=turned)
+    for name in ("deep.png", "no ending", "turned.png"):
+        inference(spec, tmp_path / "photos" / name, tmp_path / "out", draw=True)
+        with Image.open(tmp_path / "out" / "images" / name) as drawn:
+            assert (drawn.mode, drawn.format) == ("RGB", "PNG")
+            below = np.asarray(drawn)[-20:, -20:]
+        expected = np.repeat(gray[-20:, -20:, None], 3, 2)
+        assert (below == expected).mean() > 0.9, "but for the label"
+
+
 def test_images_that_cannot_be_decoded_are_named_and_nothing_is_written(labeled, tmp_path):
     spec, photos, _ = labeled
     folder = tmp_path / "in"

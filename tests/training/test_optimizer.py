@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
@@ -19,6 +21,14 @@ def test_kinds(name, cls):
     assert type(optimizer) is cls
     assert optimizer.weight_decay == 0.01
     assert name != "sgd" or optimizer.momentum == 0.8
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer.model_fields["name"].annotation))
+def test_no_weight_decay_leaves_a_weight_without_gradient(name):
+    optimizer = make_optimizer(Training(optimizer=Optimizer(name=name)), "float", 10)
+    weight = keras.Variable([3.0])
+    optimizer.apply([keras.ops.zeros((1,))], [weight])
+    assert float(weight[0]) == 3.0
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,12 @@ def undecodable(faults: Mapping[str, str], mend: str) -> str:
 
 def read(file: Path, prepare: Prepare) -> Prepared:
     """The image in ``file`` as the model takes it."""
-    return prepare(decode(tf.io.read_file(str(file))))
+    return prepare(pixels(file))
+
+
+def pixels(file: Path) -> tf.Tensor:
+    """RGB uint8, as models' inputs are made of: 16 bits scaled to 8, an EXIF orientation not followed."""
+    return decode(tf.io.read_file(str(file)))
 
 
 def _fault(file: str) -> str:

@@ -93,12 +93,15 @@ def write(
 def _converted(
     read: Callable[[Track], Reading], output: str | os.PathLike[str], name: str, shards: int | None
 ) -> list[Path]:
+    there = set(Path(output).glob("*.tfrecord"))
     with _progress() as progress:
         reading = read(_tracked(progress, "Checking images"))
         paths = write(reading, output, name, shards, _tracked(progress, "Writing records"))
     print(reading.report)
     more = f" to {paths[-1].name}" if len(paths) > 1 else ""
     print(f"Written: {paths[0]}{more}, {paths[0].with_name(CLASS_MAP)} ({len(reading.class_map.names)} classes).")
+    if replaced := len(there & set(paths)):  # the json of another split may have the same name
+        print(f"Replaced: {replaced} file{'s' * (replaced > 1)} that had been there under the same name.")
     return paths
 
 

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from tfqat import data as datasets
 from tfqat.core.files import folder_on_success, write_text
-from tfqat.data.image_files import Prepared, check_decodable, listed, read
+from tfqat.data.image_files import Prepared, check_decodable, listed, pixels, read
 from tfqat.jobs.opened import Files, open_model
 from tfqat.tasks import task_of
 from tfqat.tasks.task import Task
@@ -99,8 +99,10 @@ def _draw(
     for file, finding in zip(files, findings, strict=True):
         place = folder / (file.relative_to(root) if root.is_dir() else file.name)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(file) as image:
-            task.drawn(image, finding, names).save(place, quality=QUALITY)
+        with Image.open(file) as original:
+            written_as = original.format  # whatever the file's name ends in
+        image = Image.fromarray(pixels(file).numpy())  # not Pillow's own reading, which has no 16 bits
+        task.drawn(image, finding, names).save(place, written_as, quality=QUALITY)
 
 
 def _write(found: Sequence[tuple[Path, Any]], opened: ModelFile, folder: Path) -> None:

@@ -81,6 +81,15 @@ def test_what_is_not_as_it_should_be_is_counted_named_and_refused_where_strict(
         coco.read(file, folder, choices=Choices(strict=True))
 
 
+def test_each_object_of_an_image_that_is_not_listed_counts(write_coco, coco_content):
+    for entry in coco_content["annotations"][:2]:
+        entry["image_id"] = 99
+    reading = coco.read(*write_coco(coco_content))
+    assert found(reading) == [("unknown_image", "dropped")] * 2
+    assert "2 objects of an image that is not listed" in str(reading.report)
+    assert reading.report.boxes == 1
+
+
 def test_a_file_of_segmentations_only_says_so(write_coco, coco_content):
     for entry in coco_content["annotations"]:
         entry["bbox"] = []

@@ -181,9 +181,36 @@ def test_files_of_a_pattern_in_sorted_order(records):
     assert [one.image.path.name for one in reading.examples] == ["x-0.tfrecord"] * 3 + ["x-1.tfrecord"] * 3
 
 
+def test_files_of_a_set_that_are_empty_or_not_there(records):
+    """Only those that the pattern covers are missed."""
+    file, _ = records
+    shards = [file.with_name(f"x-{index:05d}-of-00004.tfrecord") for index in range(4)]
+    shards[1].write_bytes(b"")
+    file.rename(shards[2])
+    reading = tfrecord.read(file.with_name("x-*"))
+    assert [(one.kind, one.done) for one in reading.report.findings] == [("missing_shard", "left out")] * 2 + [
+        ("truncated", "left out")
+    ]
+    for shard, said in ((shards[0], "no file"), (shards[3], "no file"), (shards[1], "is empty")):
+        assert any(shard.name in line and said in line for line in str(reading.report).splitlines())
+    with pytest.raises(TfqatError, match="strict reading found 3 problems"):
+        tfrecord.read(file.with_name("x-*"), choices=Choices(strict=True))
+    assert len(tfrecord.read(shards[2], choices=Choices(strict=True)).examples) == 3
+    assert len(tfrecord.read(file.with_name("x-0000[23]*"), choices=Choices(strict=False)).report.findings) == 1
+
+
+def test_a_pattern_of_all_that_is_in_the_folder(records):
+    assert len(tfrecord.read(records[0].with_name("*"), choices=Choices(strict=True)).examples) == 3
+
+
 def test_no_file_and_no_class_map(tmp_path, records):
     with pytest.raises(TfqatError, match="no file matches"):
         tfrecord.read(tmp_path / "none-*")
+    with pytest.raises(TfqatError, match=r"no file matches .*Its files are '.*/\*.tfrecord'"):
+        tfrecord.read(tmp_path)
+    marked = b"\xef\xbb\xbf" + (tmp_path / "classes.json").read_bytes()
+    (tmp_path / "classes.json").write_bytes(marked)
+    assert tfrecord.read(records[0]).class_map == records[1].class_map
     (tmp_path / "classes.json").unlink()
     with pytest.raises(TfqatError, match="no class map at"):
         tfrecord.read(records[0])

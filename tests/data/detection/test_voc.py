@@ -83,6 +83,19 @@ def test_an_image_listed_twice_is_read_once(voc_folder):
     assert len(reading.examples) == 2
 
 
+def test_names_in_a_split_may_hold_spaces_and_have_a_flag_behind_them(voc_folder):
+    """The list as an editor on Windows saves it, with a mark in front and CRLF."""
+    for old, new in (("b", "b 1"), ("c", "größe, c")):
+        for file in (voc_folder / "Annotations" / f"{old}.xml", voc_folder / "JPEGImages" / f"{old}.jpg"):
+            file.rename(file.with_stem(new))
+        path = voc_folder / "Annotations" / f"{new}.xml"
+        path.write_text(path.read_text().replace(f"{old}.jpg", f"{new}.jpg"), "utf-8")
+    names = "\ufeffa\r\nb 1\r\ngröße, c  -1\r\n"
+    (voc_folder / "ImageSets/Main/train.txt").write_bytes(names.encode())
+    reading = voc.read(voc_folder, "train", choices=Choices(strict=True))
+    assert [one.name for one in reading.examples] == ["a.jpg", "b 1.jpg", "größe, c.jpg"]
+
+
 def test_objects_that_cannot_be_used_are_dropped(voc_folder, write_xml):
     write_xml(
         "a", (48, 64), [("dog", (4, 8, 20, 40)), ("horse", (1, 1, 5, 5)), ("dog", ("?", 1, 5, 5)), ("", (1, 1, 5, 5))]

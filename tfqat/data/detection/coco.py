@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def read(
     content = _content(file)
     class_map = _class_map(file, content["categories"], classes)
     findings: list[Finding] = []
-    objects = _objects(content["annotations"], class_map, findings)
+    objects = _objects(content["annotations"], _ids(content["images"]), class_map, findings)
     examples = _examples(content["images"], folder, objects, findings)
     return cleaned(str(file), examples, class_map, findings, choices, track)
 
@@ -85,7 +85,15 @@ def _class_map(file: Path, categories: Sequence[Any], classes: Sequence[str] | N
     return ClassMap(tuple(names), tuple(ids[name] for name in names))
 
 
-def _objects(annotations: Sequence[Any], class_map: ClassMap, findings: list[Finding]) -> dict[Any, list[Object]]:
+def _ids(images: Sequence[Any]) -> set[Any]:
+    """The images that are listed, also those that cannot be used."""
+    ids = (entry.get("id") for entry in images if isinstance(entry, Mapping))
+    return {number for number in ids if isinstance(number, Hashable)}
+
+
+def _objects(
+    annotations: Sequence[Any], images: Set[Any], class_map: ClassMap, findings: list[Finding]
+) -> dict[Any, list[Object]]:
     """Image's id -> its objects."""
     labels = {number: label for label, number in enumerate(class_map.ids)}
     objects: dict[Any, list[Object]] = defaultdict(list)
@@ -108,12 +116,14 @@ def _objects(annotations: Sequence[Any], class_map: ClassMap, findings: list[Fin
                 crowd,
                 None if area is None else float(area),
             )
-            objects[image]  # an id that cannot be a key is a broken one
+            listed = image in images  # an id that cannot be a key is a broken one
         except _BROKEN as error:
             dropped("broken_annotation", repr(error))
             continue
         if found.label < 0:
             dropped("unknown_class", f"image {image}, category {category}")
+        elif not listed:
+            dropped("unknown_image", f"image {image}")
         else:
             objects[image].append(found)
     return objects
@@ -146,8 +156,4 @@ def _examples(
             findings.append(Finding("missing_image", name, f"no file {file}", LEFT_OUT))
         else:
             examples.append(example(ImageBytes(file), name, str(key), size, objects.get(key, ())))
-    for key in objects:
-        if key not in seen and objects[key]:
-            detail = f"{len(objects[key])} objects"
-            findings.append(Finding("unknown_image", f"image {key}", detail, DROPPED))
     return examples

@@ -72,7 +72,7 @@ def read_class_map(path: str | os.PathLike[str]) -> ClassMap:
         OSError: it cannot be opened.
     """
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list)
+        table = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=list)
         if not all(isinstance(name, str) for _, name in table):
             raise ValueError("a name that is no text")
         return ClassMap(tuple(name for _, name in table), tuple(int(number) for number, _ in table))

@@ -26,6 +26,7 @@ KINDS = {
     "duplicate": ("entry that is there twice", "entries that are there twice"),
     "broken_record": ("record that cannot be read", "records that cannot be read"),
     "truncated": ("damaged TFRecord file", "damaged TFRecord files"),
+    "missing_shard": ("TFRecord file that is not there", "TFRecord files that are not there"),
     "empty_split": ("split without an image", "splits without an image"),
     "no_boxes": ("split without a box", "splits without a box"),
     "crowd": ("crowd box", "crowd boxes"),

@@ -8,7 +8,9 @@ Source: tensorflow/models, research/object_detection/data_decoders/tf_example_de
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tfqat.errors import TfqatError
 
 # A record in its file: its length (8 bytes) and the checksum of that (4), the data, the checksum of the data (4).
 HEAD, TAIL = 12, 4
+SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
 DECIMALS = 3
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
@@ -46,15 +49,34 @@ def read(
         TfqatError: no file, no class map, or, where ``choices.strict``, anything that is not as it should be.
     """
     pattern = Path(files)
-    found = sorted(pattern.parent.glob(pattern.name))
-    if not found:
-        raise TfqatError(f"TFRecord: no file matches {str(pattern)!r}.")
+    found = _found(pattern)
     class_map = beside(pattern) if classes is None else classes
-    findings: list[Finding] = []
+    findings = [
+        Finding("missing_shard", str(pattern), f"no file {name}", LEFT_OUT) for name in _missing(pattern, found)
+    ]
     examples: list[Example] = []
     for file in found:
         examples += _of_file(file, class_map, findings)
     return cleaned(str(pattern), examples, class_map, findings, choices, track)
+
+
+def _found(pattern: Path) -> list[Path]:
+    files = sorted(file for file in pattern.parent.glob(pattern.name) if file.is_file() and file.name != CLASS_MAP)
+    if not files:
+        within = f" Its files are {str(pattern / '*.tfrecord')!r}." if pattern.is_dir() else ""
+        raise TfqatError(
+            f"TFRecord: no file matches {str(pattern)!r}; * and ? stand for parts of a file's name, not of its "
+            f"folder's.{within}"
+        )
+    return files
+
+
+def _missing(pattern: Path, found: Sequence[Path]) -> list[str]:
+    """Files that are not there, though the pattern covers them and the others' names count them."""
+    there = {file.name for file in found}
+    sets = {(name[1], name[3], name[4]) for name in map(SHARD.fullmatch, there) if name}
+    counted = {f"{start}-{index:05d}-of-{count}{end}" for start, count, end in sets for index in range(int(count))}
+    return sorted(name for name in counted - there if fnmatchcase(name, pattern.name))
 
 
 def record(encoded: bytes, image_format: str, item: Example, class_map: ClassMap) -> bytes:
@@ -111,6 +133,8 @@ def _of_file(file: Path, class_map: ClassMap, findings: list[Finding]) -> Iterat
         except StopIteration:
             if offset != file.stat().st_size:  # TensorFlow passes over less than a head at the end
                 findings.append(_damage(file, f"ends within a record's head at byte {offset}", number))
+            elif not number:
+                findings.append(_damage(file, "is empty", number))
             return
         except tf.errors.OpError as error:
             findings.append(_damage(file, reason(error), number))

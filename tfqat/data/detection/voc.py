@@ -6,6 +6,7 @@ Source: VOC2012 development kit, section 6. ``difficult`` and ``truncated`` obje
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -18,6 +19,7 @@ from tfqat.data.detection.paths import inside
 from tfqat.data.detection.report import DROPPED, LEFT_OUT, Finding
 from tfqat.errors import TfqatError
 
+FLAG = re.compile(r"\s+(-1|0|1)$")
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
 
@@ -83,21 +85,26 @@ def parse(data: bytes) -> Element:
 
 
 def _listed(root: Path, split: str, findings: list[Finding]) -> list[str]:
-    """The names in a split's file; behind a name may stand 1, 0 or -1, as in VOC's files of one class."""
+    """The names in a split's file."""
     sets = root / "ImageSets" / "Main"
     file = inside(sets, f"{split}.txt")
     if file is None or not file.is_file():
         there = some(sorted(path.stem for path in sets.glob("*.txt"))) or "none"
         raise TfqatError(f"{root}: no split {split!r}; expected the file {sets / split}.txt. Splits there: {there}.")
-    names = [
-        line.split()[0] for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.split()
-    ]
+    text = file.read_text(encoding="utf-8-sig", errors="replace")
+    names = [_name(line.strip(), root / "Annotations") for line in text.splitlines() if line.strip()]
     seen: set[str] = set()
     for name in names:
         if name in seen:
             findings.append(Finding("duplicate", name, f"in {file.name}", "read once"))
         seen.add(name)
     return list(dict.fromkeys(names))
+
+
+def _name(line: str, annotations: Path) -> str:
+    """The name in a line, which may hold spaces; behind it may stand 1, 0 or -1, as in VOC's files of one class."""
+    file = inside(annotations, f"{line}.xml")
+    return line if file is not None and file.is_file() else FLAG.sub("", line)
 
 
 def all_classes(root: Path) -> list[str]:
