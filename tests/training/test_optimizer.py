@@ -21,6 +21,16 @@ def test_kinds(name, cls):
     assert name != "sgd" or optimizer.momentum == 0.8
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_without_weight_decay_a_weight_without_gradient_stays(name):
+    """The default of the spec, which AdamW's own is not."""
+    optimizer = make_optimizer(Training(optimizer=Optimizer(name=name)), "float", 10)
+    weight = keras.Variable([3.0])
+    optimizer.build([weight])
+    optimizer.apply([keras.ops.zeros((1,))], [weight])
+    assert float(weight[0]) == 3.0
+
+
 @pytest.mark.parametrize(
     ("phase", "qat_rate", "expected"), [("float", 0.5, 0.2), ("qat", None, 0.02), ("qat", 0.5, 0.5)]
 )

@@ -43,8 +43,11 @@ def make_optimizer(
     momentum = {"momentum": section.momentum} if section.name == "sgd" else {}
     average = {"use_ema": True, "ema_momentum": section.ema} if section.ema else {}
     clip = {"global_clipnorm": section.clip_norm} if section.clip_norm else {}
-    # Keras' weight decay is decoupled from the gradient in all three. None: without the extra op.
-    return OPTIMIZERS[section.name](schedule, weight_decay=section.weight_decay or None, **momentum, **average, **clip)
+    # Keras' weight decay is decoupled from the gradient in all three. None: without the extra op; AdamW takes no None.
+    nothing = 0.0 if section.name == "adamw" else None
+    return OPTIMIZERS[section.name](
+        schedule, weight_decay=section.weight_decay or nothing, **momentum, **average, **clip
+    )
 
 
 def with_loss_scale(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> keras.optimizers.Optimizer:
