@@ -135,6 +135,31 @@ def test_levels_three_to_five_are_where_blocks_end(name, channels):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("ResNet50V2", ["conv3_block3_out", "conv4_block5_out", "conv5_block3_out"]),
+        ("NASNetMobile", ["normal_concat_3", "normal_concat_8", "normal_concat_12"]),
+    ],
+)
+def test_levels_are_not_inner_tensors_of_the_block_that_halves(name, ends):
+    with without_values():
+        _, maps = backbone_levels(name, keras.Input((128, 128, 3)), "silu")
+    assert [tensor._keras_history.operation.name for tensor in maps] == ends
+
+
+def test_a_level_may_end_in_an_operation_that_is_no_layer():
+    """A shortcut that `+` adds, as in ConvNeXt; without it the level would be the branch beside it."""
+    x = image = keras.Input((128, 128, 3))
+    wanted = []
+    for stride in range(1, 6):
+        x = layers.Conv2D(4, 3, 2, padding="same", name=f"half{stride}")(x)
+        x = x + layers.Conv2D(4, 3, padding="same", name=f"branch{stride}")(x)
+        wanted.append(x)
+    _, maps = backbone_levels(keras.Model(image, x), image, "silu")
+    assert [id(tensor) for tensor in maps] == [id(tensor) for tensor in wanted[2:]]
+
+
 def test_options_go_to_the_named_backbone():
     with without_values():
         _, maps = backbone_levels("MobileNetV2", keras.Input((128, 128, 3)), "silu", options={"alpha": 0.35})

@@ -12,12 +12,14 @@ from tfqat.errors import TfqatError
 from tfqat.models.efficientdet.narrow import narrow_resnet
 
 STRIDES = (8, 16, 32)
-# Family -> the layers at which its blocks end. The next block expands its input before it halves it, so that the last
-# tensor of a stride would be an inner one; layers behind the last block belong to the classifier.
+# Family -> the layers at which its blocks end. The next block begins at its input's size and halves it later, so that
+# the last tensor of a stride would be an inner one; layers behind the last block belong to the classifier.
 BLOCK_ENDS = {
     "EfficientNet": r"block\d+[a-z]_(add|project_bn|project_activation)",
     "MobileNetV2": r"block_\d+_(add|project_BN)",
     "MobileNetV3": r"expanded_conv(_\d+)?_(add|project_bn)",
+    "NASNet": r"(normal|reduction)_concat_.*",
+    r"ResNet\d+V2": r"conv\d_block\d+_out",
 }
 # Backbones of tfqat's own: name -> function of the input.
 OWN: dict[str, Callable[..., keras.Model]] = {"narrow_resnet": narrow_resnet}
@@ -83,7 +85,7 @@ def _application(name: str) -> Callable[..., keras.Model]:
 
 
 def _block_ends(name: str) -> str:
-    return next((pattern for family, pattern in BLOCK_ENDS.items() if name.startswith(family)), ".*")
+    return next((pattern for family, pattern in BLOCK_ENDS.items() if re.match(family, name)), ".*")
 
 
 def _with_activation(model: keras.Model, activation: str) -> keras.Model:
@@ -101,11 +103,12 @@ def _with_activation(model: keras.Model, activation: str) -> keras.Model:
 
 
 def _ends(model: keras.Model, pattern: str) -> Iterable[Any]:
-    return [layer.output for layer in model.layers if re.fullmatch(pattern, layer.name) and _is_map(layer)]
+    # Operations, not layers alone: a block may end in `x + y`.
+    return [op.output for op in model.operations if re.fullmatch(pattern, op.name) and _is_map(op)]
 
 
-def _is_map(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4
+def _is_map(op: keras.Operation) -> bool:
+    return isinstance(op.output, keras.KerasTensor) and len(op.output.shape) == 4
 
 
 def _of_strides(name: str, tensors: Iterable[Any], image: Any) -> list[Any]:
