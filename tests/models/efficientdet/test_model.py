@@ -135,6 +135,69 @@ def test_levels_three_to_five_are_where_blocks_end(name, channels):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("ResNet50V2", ["conv3_block3_out", "conv4_block5_out", "conv5_block3_out"]),
+        ("NASNetMobile", ["normal_concat_3", "normal_concat_8", "normal_concat_12"]),
+    ],
+)
+def test_levels_are_not_inner_tensors_of_the_block_that_halves(name, ends):
+    with without_values():
+        _, maps = backbone_levels(name, keras.Input((128, 128, 3)), "silu")
+    assert [tensor._keras_history.operation.name for tensor in maps] == ends
+
+
+def test_a_level_may_end_in_an_operation_that_is_no_layer():
+    """A shortcut that `+` adds, as in ConvNeXt; without it the level would be the branch beside it."""
+    x = image = keras.Input((128, 128, 3))
+    wanted = []
+    for stride in range(1, 6):
+        x = layers.Conv2D(4, 3, 2, padding="same", name=f"half{stride}")(x)
+        x = x + layers.Conv2D(4, 3, padding="same", name=f"branch{stride}")(x)
+        wanted.append(x)
+    _, maps = backbone_levels(keras.Model(image, x), image, "silu")
+    assert [id(tensor) for tensor in maps] == [id(tensor) for tensor in wanted[2:]]
+
+
+def nested():
+    """Strides of one shared layer, of an operation, and of a nested model, each with a SiLU."""
+    act = layers.Activation("silu", name="shared")
+    part = keras.Sequential(
+        [keras.Input((8, 8, 4)), layers.Conv2D(4, 3, padding="same", activation="silu")], name="part"
+    )
+    x = image = keras.Input((128, 128, 3))
+    for number in range(1, 6):
+        x = layers.Conv2D(4, 3, 2, padding="same", name=f"conv{number}")(x)
+        x = {3: keras.ops.silu, 4: part}.get(number, act)(x)
+    return keras.Model(image, x)
+
+
+def test_a_level_may_end_in_a_later_call_and_in_a_nested_model():
+    backbone = nested()
+    _, maps = backbone_levels(backbone, backbone.input, "silu")
+    assert [tensor._keras_history.operation.name for tensor in maps][1:] == ["part", "shared"]
+    assert [tensor._keras_history.node_index for tensor in maps][2] == 2
+    assert type(maps[0]._keras_history.operation).__name__ == "Silu"
+
+
+def test_relu6_takes_the_place_of_operations_and_of_what_is_nested():
+    backbone = nested()
+    image, maps = backbone_levels(backbone, backbone.input, "relu6")
+    x = 100 * np.random.default_rng(0).normal(size=(1, 128, 128, 3)).astype(np.float32)
+    received = keras.Model(image, maps)(x)
+    weights = iter(backbone.get_weights())
+    relu6 = lambda y: keras.ops.clip(y, 0, 6)  # noqa: E731
+    expected = []
+    for number in range(1, 6):
+        for stride in (2, 1) if number == 4 else (2,):
+            x = keras.ops.conv(x, next(weights), stride, "same") + next(weights)
+            x = x if (number, stride) == (4, 2) else relu6(x)
+        expected.append(x)
+    for found, wanted in zip(received, expected[2:], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_options_go_to_the_named_backbone():
     with without_values():
         _, maps = backbone_levels("MobileNetV2", keras.Input((128, 128, 3)), "silu", options={"alpha": 0.35})

@@ -10,14 +10,17 @@ import keras
 
 from tfqat.errors import TfqatError
 from tfqat.models.efficientdet.narrow import narrow_resnet
+from tfqat.view.nodes import nodes_in_order
 
 STRIDES = (8, 16, 32)
-# Family -> the layers at which its blocks end. The next block expands its input before it halves it, so that the last
-# tensor of a stride would be an inner one; layers behind the last block belong to the classifier.
+# Family -> the layers at which its blocks end. The next block begins at its input's size and halves it later, so that
+# the last tensor of a stride would be an inner one; layers behind the last block belong to the classifier.
 BLOCK_ENDS = {
     "EfficientNet": r"block\d+[a-z]_(add|project_bn|project_activation)",
     "MobileNetV2": r"block_\d+_(add|project_BN)",
     "MobileNetV3": r"expanded_conv(_\d+)?_(add|project_bn)",
+    "NASNet": r"(normal|reduction)_concat_.*",
+    r"ResNet\d+V2": r"conv\d_block\d+_out",
 }
 # Backbones of tfqat's own: name -> function of the input.
 OWN: dict[str, Callable[..., keras.Model]] = {"narrow_resnet": narrow_resnet}
@@ -83,29 +86,31 @@ def _application(name: str) -> Callable[..., keras.Model]:
 
 
 def _block_ends(name: str) -> str:
-    return next((pattern for family, pattern in BLOCK_ENDS.items() if name.startswith(family)), ".*")
+    return next((pattern for family, pattern in BLOCK_ENDS.items() if re.match(family, name)), ".*")
 
 
 def _with_activation(model: keras.Model, activation: str) -> keras.Model:
-    """The model with another activation in place of SiLU; the same weights."""
+    """The model with another activation in place of SiLU, in nested models too; the same weights."""
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
+    def clone(op: keras.Operation) -> keras.Operation:
+        if not isinstance(op, keras.layers.Layer):
+            # The class of keras.ops.silu is not public; an operation has no state, so that others serve both models.
+            silu = type(op).__name__ == "Silu"
+            return keras.layers.Activation(activation, name=op.name) if silu else op
+        config = op.get_config()
         if config.get("activation") in _SILU:
             config["activation"] = activation
-        return type(layer).from_config(config)
+        return type(op).from_config(config)
 
-    changed = keras.models.clone_model(model, input_tensors=model.input, clone_function=clone)
+    changed = keras.models.clone_model(model, input_tensors=model.input, clone_function=clone, recursive=True)
     changed.set_weights(model.get_weights())
     return changed
 
 
 def _ends(model: keras.Model, pattern: str) -> Iterable[Any]:
-    return [layer.output for layer in model.layers if re.fullmatch(pattern, layer.name) and _is_map(layer)]
-
-
-def _is_map(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4
+    """The feature maps that calls of what is named so give, nested models and operations such as ``x + y`` included."""
+    nodes = [node for node in nodes_in_order(model.inputs, model.outputs) if re.fullmatch(pattern, node.operation.name)]
+    return [tensor for node in nodes for tensor in node.output_tensors if len(tensor.shape) == 4]
 
 
 def _of_strides(name: str, tensors: Iterable[Any], image: Any) -> list[Any]:
@@ -116,6 +121,7 @@ def _of_strides(name: str, tensors: Iterable[Any], image: Any) -> list[Any]:
     if missing := [size for size in wanted if size not in found]:
         raise TfqatError(
             f"backbone: {name} has no feature map of {missing} on an image of {height} x {width}; expected one of each "
-            f"stride of {STRIDES}, found {sorted(found, reverse=True)}."
+            f"stride of {STRIDES}, found {sorted(found, reverse=True)}. A model of your own, such as one with another "
+            "nested in it, may have the three as its outputs."
         )
     return [found[size] for size in wanted]

@@ -11,7 +11,7 @@ import numpy as np
 from tfqat.data.pipeline import HeldOut
 from tfqat.exporters import onnx_file
 from tfqat.tails.onnx_tail import check_raw_part
-from tfqat.tails.tail import TailError
+from tfqat.tails.tail import Tail, TailError
 from tfqat.tasks.detection.decoder import Decoder
 from tfqat.tasks.detection.finish import FORMS, Finish
 from tfqat.tasks.detection.finished import open_finished
@@ -25,37 +25,46 @@ _Meters = Callable[[], tuple[DetectionMeter, DetectionMeter]]
 TOLERANCE = 0.002
 NOTHING_FOUND = (
     "{}: no object is found with a score of at least {:g} (export_config.score_threshold), so that its decoding was "
-    "compared on little or nothing. Train longer, or export with a lower threshold."
+    "compared on little or nothing. Train longer{}."
 )
+LOWER = ", or export with a lower threshold"
 
 
 def judged(
-    paths: Mapping[str, Path], data: HeldOut, decoder: Decoder, meter: Callable[[Decoder], DetectionMeter]
+    paths: Mapping[str, Path],
+    data: HeldOut,
+    decoder: Decoder,
+    tail: Tail,
+    meter: Callable[[Decoder], DetectionMeter],
 ) -> Sequence[Finished]:
     """A row for each finished file of an export.
 
     Each is run on the validation images, and so is the raw file, decoded and suppressed by numpy with the same
-    settings: the figures have to agree. Of an ONNX file all but the tail has to be the raw file, byte for byte.
+    settings: the figures have to agree. Since they may agree by chance, each has to be what an export makes of the raw
+    file, byte for byte.
 
     Args:
         paths: role -> file of the export.
         data: whose validation images are used.
         decoder: with the settings of the finished files.
+        tail: what stands behind their raw outputs.
         meter: makes an empty Meter that reads outputs with a Decoder.
     """
     # A finished file has left out by itself what is below its threshold.
     meters = lambda: (meter(replace(decoder, score_threshold=0.0)), meter(decoder))  # noqa: E731
-    return [_judged(form, paths, data, meters, decoder) for form in FORMS if form.role in paths]
+    found = [form for form in FORMS if form.role in paths]
+    return [_judged(form, paths, data, meters, tail) for form in found]
 
 
-def _judged(form: Finish, paths: Mapping[str, Path], data: HeldOut, meters: _Meters, decoder: Decoder) -> Finished:
+def _judged(form: Finish, paths: Mapping[str, Path], data: HeldOut, meters: _Meters, tail: Tail) -> Finished:
     cached = (paths["cache"], paths["layer_precisions"]) if form.needs[0] == "onnx" else (None, None)
     finished = open_finished(paths[form.role], data.input_shape, *cached)
     score, expected = _figures(finished, _raw(form, paths, data, cached), data, meters())
-    problem = _other_raw_part(form, paths)
+    problem = _other_raw_part(form, paths) or _other_tail(form, paths, tail)
     if not problem and abs(score - expected) > TOLERANCE:
         problem = f"{form.name}: {FIGURE} {score:.2%}, where the raw file decoded by numpy has {expected:.2%}"
-    note = NOTHING_FOUND.format(form.name, decoder.score_threshold) if expected == 0 else ""
+    lowest = tail.score_threshold
+    note = NOTHING_FOUND.format(form.name, lowest, LOWER if lowest else "") if expected == 0 else ""
     return Finished(form.role, form.name, finished.run_by, score, problem, note)
 
 
@@ -84,3 +93,16 @@ def _other_raw_part(form: Finish, paths: Mapping[str, Path]) -> str:
     except TailError as error:
         return f"{form.name}: {error}"
     return ""
+
+
+def _other_tail(form: Finish, paths: Mapping[str, Path], tail: Tail) -> str:
+    try:
+        same = form.make(paths[form.needs[0]], tail) == paths[form.role].read_bytes()
+    except TailError as error:
+        return f"{form.name}: {error}"
+    if same:
+        return ""
+    return (
+        f"{form.name}: its decoding or suppression is not the spec's (anchors, iou_threshold and max_detections of "
+        "detection_config, score_threshold and output_names of export_config)"
+    )

@@ -81,7 +81,7 @@ class Detection:
     def finished(self, paths: Mapping[str, Path], data: HeldOut) -> Sequence[Finished]:
         """The finished files among ``paths``."""
         decoder = replace(self.decoder, score_threshold=self.spec.export.score_threshold)
-        return judged(paths, data, decoder, lambda other: self.meter(data, other))
+        return judged(paths, data, decoder, self.tail, lambda other: self.meter(data, other))
 
     @property
     def tail(self) -> Tail:
