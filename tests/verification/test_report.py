@@ -12,7 +12,7 @@ TRAINED = Row("QAT", 599, 590, 599)
 
 def report(correct=590, agreeing=599, error=1e-4, noise=1e-4, blocks=(), disagreements=()) -> Report:
     rows = (Row("Q/DQ ONNX", 599, correct, agreeing, error, blocks=tuple(blocks)),)
-    return Report(TRAINED, rows, noise, 64, tuple(disagreements))
+    return Report(TRAINED, rows, noise, 64, 64, tuple(disagreements))
 
 
 # 0.5 point of 599 images is 3 of them, 1 % is 6.
@@ -54,4 +54,4 @@ def test_out_of_tolerance(given, says):
 
 def test_without_labels_only_parity_counts():
     rows = (Row("Q/DQ ONNX", 16, None, 9, 1e-4),)
-    assert Report(Row("QAT", 16, None, 16), rows, 1e-4, 16).passed
+    assert Report(Row("QAT", 16, None, 16), rows, 1e-4, 16, 16).passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 
 import numpy as np
 import onnx
@@ -14,7 +15,8 @@ import tfqat
 from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
 from tfqat.exporters import cache, encodings, manifest, onnx_file, onnx_qdq
-from tfqat.verification.blocks import judge_blocks
+from tfqat.verification import compare
+from tfqat.verification.blocks import judge_blocks, tensors_of
 from tfqat.verification.files import disagreements, open_files
 from tfqat.verification.keras_values import centered_error, noise_error, values_of
 from tfqat.verification.runner import RunError, Runner
@@ -60,6 +62,54 @@ def test_batches_of_a_dataset(qat, exported, images, labels):
 
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(20)
     assert tfqat.verify(qat, exported, batches).rows[0].correct == 64
+
+
+def test_a_data_set_that_is_shuffled_anew_each_time(qat, exported, images, labels):
+    import tensorflow as tf
+
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(64).batch(20)
+    report = tfqat.verify(qat, exported, batches)
+    assert [(row.correct, row.agreeing) for row in report.rows] == [(64, 64)] * 2
+
+
+def test_no_batch_is_held_but_those_that_are_judged(qat, exported, images, labels):
+    seen, alive = [], []
+
+    def batches():
+        for _ in range(12):
+            batch = images.copy()
+            seen.append(weakref.ref(batch))
+            yield batch, labels
+            del batch
+            alive.append(sum(one() is not None for one in seen))
+
+    report = tfqat.verify(qat, exported, batches())
+    assert (report.rows[0].images, report.rows[0].correct, report.judged) == (12 * 64, 12 * 64, 64)
+    assert max(alive) <= 3  # the judged one, and the one that was just run
+
+
+def test_a_model_of_large_tensors_is_judged_image_by_image(qat, exported, images, labels, monkeypatch):
+    whole = tfqat.verify(qat, exported, (images, labels))
+    monkeypatch.setattr(compare, "_HELD_ELEMENTS", 1)
+    report = tfqat.verify(qat, exported, (images, labels))
+    assert report.passed, report
+    assert (report.judged, report.in_blocks, whole.in_blocks) == (64, 1, 64)
+    assert report.trained == whole.trained
+    for row, before in zip(report.rows, whole.rows, strict=True):
+        assert (row.correct, row.agreeing, row.error) == (64, 64, before.error)
+        sizes = {score.tensor: score.elements for score in row.blocks}
+        assert {name: 64 * size for name, size in sizes.items()} == {s.tensor: s.elements for s in before.blocks}
+
+
+def test_values_of_some_tensors_are_those_of_all(qat, files, values, images):
+    wanted = tensors_of(files.qdq, {})  # some of which are ONNX' own
+    some = values_of(tfqat.finalize(qat), {"image": images[:16]}, wanted)
+    assert wanted & set(values.after) <= set(some.after)
+    assert len(some.before) < len(values.before)
+    for found, known in ((some.after, values.after), (some.before, values.before)):
+        for name, value in found.items():
+            np.testing.assert_array_equal(value, known[name])
+    np.testing.assert_array_equal(some.outputs[0], values.outputs[0])
 
 
 def test_wrong_labels_do_not_matter_but_equal_counts_do(qat, exported, images):

@@ -14,14 +14,14 @@ from PIL.Image import Image
 from tfqat.data.image_files import Prepared
 from tfqat.data.pipeline import Data, HeldOut
 from tfqat.training.criterion import Criterion
-from tfqat.verification import compare
+from tfqat.verification import tally
 from tfqat.verification.model_file import ImageShape, ModelFile
 
 # The arrays of a model's outputs, in the order in which Keras flattens them, for all images of a batch.
 Outputs = Sequence[np.ndarray]
 
 
-class Meter(compare.Meter, Protocol):
+class Meter(tally.Meter, Protocol):
     """A Meter as verification takes it, which can tell more than the figure."""
 
     def result(self) -> Result:

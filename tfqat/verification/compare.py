@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,32 +12,30 @@ import numpy as np
 from tfqat.errors import TfqatError
 from tfqat.graph.feed import by_input
 from tfqat.graph.graph import Graph
+from tfqat.verification.blocks import BlockScore
 from tfqat.verification.files import Files, disagreements
 from tfqat.verification.keras_values import KerasValues, centered_error, noise_error, values_of
-from tfqat.verification.report import NOISE, NOISE_SEEDS, Report, Row, top1
+from tfqat.verification.report import NOISE, NOISE_SEEDS, Report, Row
 from tfqat.verification.stages import Opened, Stage, stages_of
+from tfqat.verification.tally import Classes, Measured, Meter, Tally
 from tfqat.view.view import view
 
-# Values of all tensors of the judged images are held in memory at once.
+# Images that are judged: as many as have this many values in all tensors, within bounds.
 _JUDGED_ELEMENTS, _FEWEST, _MOST = 4e7, 4, 64
+# Values of all tensors of the images that go through Keras at once, or whose blocks are judged; at least one image.
+_HELD_ELEMENTS = 4e8
 
 Inputs = dict[str, np.ndarray]  # Keras input -> array
 Batch = tuple[Inputs, Any]  # and labels, or other targets, or None
 
-# Name, the outputs of a stage and those of the trained model -> the row.
-_Rows = Callable[[str, list[np.ndarray], list[np.ndarray]], Row]
 
+@dataclass(frozen=True)
+class _Run:
+    """A stage on its way through the data."""
 
-class Meter(Protocol):
-    """Gathers what a model says of a data set, batch by batch, and measures it."""
-
-    def add(self, outputs: Sequence[np.ndarray], targets: Any) -> None:
-        """Adds one batch: what the model gave, and what the data set wants."""
-        ...
-
-    def figure(self) -> float:
-        """The figure over all that was added, 0 to 1."""
-        ...
+    name: str
+    opened: Opened
+    tally: Tally
 
 
 def compare(
@@ -65,26 +63,43 @@ def compare(
     stages = stages_of(files)
     if not stages:
         raise TfqatError(f"There is no file to run among {sorted(files.paths)}; export the model again.")
-    batches = list(batches_of(dataset, graph))
-    expected = _predict(lambda inputs: _call(trained, graph, inputs), batches)
-    rowed = _measured(measure[1], batches) if measure else _classified(_labels(batches), class_output)
-    judged = _first(batches, _judged_count(graph))
-    values, noise = values_of(final, judged), max(noise_error(final, judged, NOISE, NOISE_SEEDS))
+    tally: Callable[[], Tally] = (lambda: Measured(measure[1])) if measure else (lambda: Classes(class_output))
+    expected, runs = tally(), [_Run(stage.name, _opened(stage, files, graph), tally()) for stage in stages]
+    images = _gone_through(batches_of(dataset, graph), trained, graph, expected, runs)
+    in_blocks, outputs = next(_parts(images, graph)), values_of(final, images, ()).outputs
 
-    def row_of(stage: Stage) -> Row:
-        # Opened here, so that one large model at a time is in memory.
-        opened = _opened(stage, files, graph)
-        row = rowed(stage.name, _predict(_by_order(opened), batches), expected)
-        return _judged(row, opened, judged, values)
+    def row_of(run: _Run) -> Row:
+        row = replace(run.tally.row(run.name, expected), judged=run.opened.exact, note=run.opened.note)
+        values = values_of(final, in_blocks, run.opened.tensors)
+        error, blocks = _end_to_end(run.opened, images, outputs), _blocks(run, in_blocks, values)
+        return replace(row, error=error, blocks=blocks)
 
     return Report(
-        rowed("QAT", expected, expected),
-        tuple(row_of(stage) for stage in stages),
-        noise,
-        len(next(iter(judged.values()))),
+        expected.row("QAT", expected),
+        tuple(row_of(run) for run in runs),
+        max(noise_error(final, images, NOISE, NOISE_SEEDS)),
+        _count(images),
+        _count(in_blocks),
         tuple(disagreements(files)),
         measure[0] if measure else "accuracy",
     )
+
+
+def _gone_through(
+    batches: Iterator[Batch], trained: keras.Model, graph: Graph, expected: Tally, runs: Sequence[_Run]
+) -> Inputs:
+    """Tells the tallies what comes of each batch; returns the first images, which are judged.
+
+    Once for all, since a data set may be shuffled anew each time, and no batch is held, since there may be many.
+    """
+    count, judged = _judged_count(graph), list[Inputs]()
+    for inputs, targets in batches:
+        expected.add(_call(trained, graph, inputs), targets)
+        for run in runs:
+            run.tally.add(list(run.opened.runner.run(_in_file(run.opened, inputs)).values()), targets)
+        if sum(map(_count, judged)) < count:
+            judged.append(inputs)
+    return {name: np.concatenate([inputs[name] for inputs in judged])[:count] for name in judged[0]}
 
 
 def _opened(stage: Stage, files: Files, graph: Graph) -> Opened:
@@ -159,15 +174,16 @@ def _parted(batch: Any, inputs: int) -> tuple[Any, Any]:
     return batch, None
 
 
-def _call(model: keras.Model, graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def _call(model: keras.Model, graph: Graph, inputs: Inputs) -> list[np.ndarray]:
+    columns = zip(*(_call_part(model, graph, part) for part in _parts(inputs, graph)), strict=True)
+    return [np.concatenate(column) for column in columns]
+
+
+def _call_part(model: keras.Model, graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     values = [keras.ops.convert_to_tensor(value) for value in inputs.values()]
     structured = keras.tree.map_structure(lambda ref: values[ref.index], graph.input_structure)
     outputs = model(structured, training=False)
     return [np.asarray(value) for value in keras.tree.flatten(outputs)]
-
-
-def _by_order(stage: Opened) -> Callable[[Inputs], list[np.ndarray]]:
-    return lambda inputs: list(stage.runner.run(_in_file(stage, inputs)).values())
 
 
 def _in_file(stage: Opened, inputs: Inputs) -> dict[str, np.ndarray]:
@@ -175,69 +191,38 @@ def _in_file(stage: Opened, inputs: Inputs) -> dict[str, np.ndarray]:
     return dict(zip(stage.runner.inputs, inputs.values(), strict=True))
 
 
-def _predict(call: Callable[[Inputs], list[np.ndarray]], batches: Iterable[Batch]) -> list[np.ndarray]:
-    columns = zip(*(call(inputs) for inputs, _ in batches), strict=True)
-    return [np.concatenate(column) for column in columns]
+def _parts(inputs: Inputs, graph: Graph) -> Iterator[Inputs]:
+    """The inputs, so few images at once that all tensors have room; a model of a fixed batch takes them all."""
+    fixed = any(graph.shapes[name][:1] != (None,) for name in graph.inputs)
+    size = _count(inputs) if fixed else max(int(_HELD_ELEMENTS / _elements(graph)), 1)
+    for start in range(0, _count(inputs), size):
+        yield {name: value[start : start + size] for name, value in inputs.items()}
 
 
-def _labels(batches: Sequence[Batch]) -> np.ndarray | None:
-    labels = [label for _, label in batches if isinstance(label, np.ndarray)]
-    if len(labels) != len(batches) or any(not np.issubdtype(label.dtype, np.integer) for label in labels):
-        return None
-    return np.concatenate([label.reshape(len(label), -1)[:, 0] if label.ndim == 2 else label for label in labels])
-
-
-def _measured(meter: Callable[[], Meter], batches: Sequence[Batch]) -> _Rows:
-    """Rows of outputs that a Meter measures."""
-
-    def row(name: str, outputs: list[np.ndarray], _: list[np.ndarray]) -> Row:
-        gathered, start = meter(), 0
-        for inputs, targets in batches:
-            end = start + len(next(iter(inputs.values())))
-            gathered.add([output[start:end] for output in outputs], targets)
-            start = end
-        return Row(name, len(outputs[0]), measured=gathered.figure())
-
-    return row
-
-
-def _classified(labels: np.ndarray | None, class_output: int) -> _Rows:
-    """Rows of outputs that are classes, if they are."""
-    return lambda name, outputs, expected: _row(name, outputs, expected, labels, class_output)
-
-
-def _row(
-    name: str, outputs: list[np.ndarray], expected: list[np.ndarray], labels: np.ndarray | None, class_output: int
-) -> Row:
-    found, wanted = top1(outputs[class_output]), top1(expected[class_output])
-    images = len(outputs[0])
-    if found is None or wanted is None:
-        return Row(name, images)
-    flat = found.reshape(images, -1)
-    agreeing = int((flat == wanted.reshape(images, -1)).mean(axis=1).sum().round())
-    fits = labels is not None and labels.shape == found.shape
-    return Row(name, images, int((found == labels).sum()) if fits and found.ndim == 1 else None, agreeing)
-
-
-def _first(batches: Sequence[Batch], count: int) -> Inputs:
-    joined = {name: [inputs[name] for inputs, _ in batches] for name in batches[0][0]}
-    return {name: np.concatenate(parts)[:count] for name, parts in joined.items()}
+def _count(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
 
 
 def _judged_count(graph: Graph) -> int:
-    per_image = sum(float(np.prod([size or 1 for size in shape])) for shape in graph.shapes.values())
-    return int(np.clip(_JUDGED_ELEMENTS / per_image, _FEWEST, _MOST))
+    return int(np.clip(_JUDGED_ELEMENTS / _elements(graph), _FEWEST, _MOST))
 
 
-def _judged(row: Row, stage: Opened, inputs: Inputs, values: KerasValues) -> Row:
-    """The row with the two parity judges' findings."""
-    given = _in_file(stage, inputs)
-    pairs = zip(stage.runner.run(given).values(), values.outputs, strict=True)
-    error = max(centered_error(a.astype(np.float64), b) for a, b in pairs)
-    blocks = tuple(stage.judge(values, given))
+def _elements(graph: Graph) -> float:
+    """Values in all tensors of one image."""
+    return sum(float(np.prod([size or 1 for size in shape])) for shape in graph.shapes.values())
+
+
+def _end_to_end(stage: Opened, inputs: Inputs, expected: Sequence[np.ndarray]) -> float:
+    """The largest error of an output."""
+    pairs = zip(stage.runner.run(_in_file(stage, inputs)).values(), expected, strict=True)
+    return max(centered_error(a.astype(np.float64), b) for a, b in pairs)
+
+
+def _blocks(run: _Run, inputs: Inputs, values: KerasValues) -> tuple[BlockScore, ...]:
+    blocks = tuple(run.opened.judge(values, _in_file(run.opened, inputs)))
     if not blocks:
         raise TfqatError(
-            f"{row.name}: no quantized tensor of the file is one of the model's; the file was made of another model. "
+            f"{run.name}: no quantized tensor of the file is one of the model's; the file was made of another model. "
             f"Export this one."
         )
-    return replace(row, error=error, judged=stage.exact, blocks=blocks, note=stage.note)
+    return blocks

@@ -1,8 +1,8 @@
-"""Keras values: every tensor of the finalized model on given images, which the ONNX files are judged against."""
+"""Keras values: the tensors of the finalized model on given images, which the files are judged against."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,13 +33,22 @@ class KerasValues:
     before: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def values_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> KerasValues:
-    """All tensors of ``model`` (finalized) on ``inputs`` (input tensor -> array)."""
+def values_of(
+    model: keras.Model, inputs: Mapping[str, np.ndarray], tensors: Collection[str] | None = None
+) -> KerasValues:
+    """What ``model`` (finalized) computes on ``inputs`` (input tensor -> array).
+
+    Args:
+        tensors: those that are wanted besides the outputs, so that no others are held; None wants all.
+    """
     graph = view(model)
-    tensors = {name: np.asarray(value) for name, value in run(graph, _tensors(inputs)).items()}
     quantized = {op.inputs[0]: op.outputs[0] for op in graph.ops if op.kind == QUANTIZER}
-    after = {name: tensors[quantized.get(name, name)] for name in tensors}
-    return KerasValues(after, tuple(tensors[name] for name in graph.outputs), tensors)
+    wanted = None if tensors is None else {*tensors, *(quantized.get(name, name) for name in tensors)}
+    keep = None if wanted is None else {*wanted, *graph.outputs}
+    found = {name: np.asarray(value) for name, value in run(graph, _tensors(inputs), keep=keep).items()}
+    known = found if wanted is None else [name for name in found if name in wanted]
+    after = {name: found[quantized.get(name, name)] for name in known}
+    return KerasValues(after, tuple(found[name] for name in graph.outputs), found)
 
 
 def noise_error(model: keras.Model, inputs: Mapping[str, np.ndarray], relative: float, seeds: int) -> list[float]:
@@ -50,7 +59,7 @@ def noise_error(model: keras.Model, inputs: Mapping[str, np.ndarray], relative: 
     """
     graph = view(model)
     read = {op.inputs[0] for op in graph.ops if op.kind == QUANTIZER}
-    plain = _outputs(graph, run(graph, _tensors(inputs)))
+    plain = _outputs(graph, run(graph, _tensors(inputs), keep=graph.outputs))
     worst = [0.0] * len(plain)
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -60,7 +69,7 @@ def noise_error(model: keras.Model, inputs: Mapping[str, np.ndarray], relative: 
             pairs = zip(op.outputs, outputs, strict=True)
             return [_noisy(value, relative, rng) if name in read else value for name, value in pairs]
 
-        moved = _outputs(graph, run(graph, _tensors(start), visit=disturb))
+        moved = _outputs(graph, run(graph, _tensors(start), disturb, graph.outputs))
         worst = [max(w, centered_error(a, b)) for w, a, b in zip(worst, moved, plain, strict=True)]
     return worst
 

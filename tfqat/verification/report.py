@@ -65,7 +65,8 @@ class Report:
         trained: the trained model's own row.
         rows: the rows of the files.
         noise: the trained model's own error under noise, end to end.
-        judged: how many images the blocks and the errors were judged on.
+        judged: how many images the errors were judged on.
+        in_blocks: how many of them the blocks were judged on.
         disagreements: what the files say differently.
         figure: name of what the scores are.
     """
@@ -74,6 +75,7 @@ class Report:
     rows: tuple[Row, ...]
     noise: float
     judged: int
+    in_blocks: int
     disagreements: tuple[str, ...] = ()
     figure: str = "accuracy"
     problems: tuple[str, ...] = field(init=False)
@@ -155,16 +157,17 @@ def _lines(report: Report) -> Sequence[str]:
         parts += [] if row.agreement is None else [f"same class as QAT on {row.agreement:.2%}"]
         parts += [] if row.error is None else [f"end-to-end error {row.error:.2e}"]
         lines.append(", ".join(parts))
-    lines += [_blocks_line(row) for row in report.rows if row.blocks]
+    lines += [_blocks_line(row, report.in_blocks) for row in report.rows if row.blocks]
     lines.append(f"QAT's own end-to-end error under {NOISE:g} noise on {report.judged} images: {report.noise:.2e}")
     return lines
 
 
-def _blocks_line(row: Row) -> str:
+def _blocks_line(row: Row, images: int) -> str:
     same = 1 - sum(s.differing for s in row.blocks) / sum(s.elements for s in row.blocks)
     farthest = max(score.largest for score in row.blocks)
     least = 1 - max(s.differing / s.elements for s in row.blocks)
     return (
-        f"Blocks of the {row.name}, each fed QAT's own input: {len(row.blocks)}, {same:.4%} of the elements on the "
-        f"same integer (least in one block {least:.4%}), the farthest {farthest} step apart"
+        f"Blocks of the {row.name}, each fed QAT's own input of {images} image{'s' * (images > 1)}: "
+        f"{len(row.blocks)}, {same:.4%} of the elements on the same integer (least in one block {least:.4%}), the "
+        f"farthest {farthest} step apart"
     )

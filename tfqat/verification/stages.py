@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import onnx
 
 from tfqat.core.encoding import Encodings
 from tfqat.exporters import aimet, onnx_qdq
-from tfqat.verification.blocks import BlockScore, judge_blocks
+from tfqat.verification import tflite_blocks
+from tfqat.verification.blocks import BlockScore, judge_blocks, tensors_of
 from tfqat.verification.files import Files
 from tfqat.verification.keras_values import KerasValues
 from tfqat.verification.runner import Runner
@@ -40,6 +42,7 @@ class Opened:
     Attributes:
         runner: runs them.
         judge: compares their blocks with the trained model's.
+        tensors: those of the trained model that it looks at.
         note: what is to be said of them.
         exact: whether the outputs can agree to rounding noise, too: not where an operator is coarser than float32, or
             the device rounds what training did not.
@@ -47,6 +50,7 @@ class Opened:
 
     runner: Runs
     judge: Judge
+    tensors: Collection[str]
     note: str = ""
     exact: bool = True
 
@@ -74,7 +78,7 @@ def stages_of(files: Files) -> list[Stage]:
 
 
 def _open_qdq(files: Files) -> Opened:
-    return Opened(Runner(files.qdq), lambda values, inputs: judge_blocks(files.qdq, values, inputs, files.renamed))
+    return _opened_onnx(files.qdq, files.qdq, files)
 
 
 def _open_cache(files: Files) -> Opened:
@@ -90,14 +94,19 @@ def _open_cache(files: Files) -> Opened:
             f" Blocks are judged without what the device does besides: it rounds {len(untrained)} tensors inside "
             f"blocks by calibrated scales, and quantizes {len(moved)} kernels anew. End to end has both."
         )
-    judge = lambda values, inputs: judge_blocks(as_trained, values, inputs, files.renamed)  # noqa: E731
-    return Opened(Runner(simulation.model), judge, note, exact=as_trained is simulation.model)
+    return _opened_onnx(simulation.model, as_trained, files, note)
 
 
 def _open_aimet(files: Files) -> Opened:
     told: Encodings = aimet.read(files.paths["aimet"], files.model)
     model = onnx_qdq.insert(files.model, told, clip=True)
-    return Opened(Runner(model), lambda values, inputs: judge_blocks(model, values, inputs, files.renamed))
+    return _opened_onnx(model, model, files)
+
+
+def _opened_onnx(model: onnx.ModelProto, as_trained: onnx.ModelProto, files: Files, note: str = "") -> Opened:
+    """Runs ``model`` end to end; judges the blocks of ``as_trained``, which is another where the device is."""
+    judge = lambda values, inputs: judge_blocks(as_trained, values, inputs, files.renamed)  # noqa: E731
+    return Opened(Runner(model), judge, tensors_of(as_trained, files.renamed), note, exact=as_trained is model)
 
 
 def _open_tflite(files: Files) -> Opened:
@@ -108,7 +117,7 @@ def _open_tflite(files: Files) -> Opened:
     if coarse:
         note += f" End to end is judged by classes, not by noise, for {', '.join(coarse)}."
     judge = lambda values, inputs: judge_tflite_blocks(data, values, inputs)  # noqa: E731
-    return Opened(TfliteRunner(data), judge, note, exact=not coarse)
+    return Opened(TfliteRunner(data), judge, tflite_blocks.tensors_of(data), note, exact=not coarse)
 
 
 QDQ, CACHE = "Q/DQ ONNX", "float ONNX + cache"

@@ -72,6 +72,11 @@ def judge_tflite_blocks(data: bytes, values: KerasValues, inputs: Mapping[str, n
     return [_score(name, found[name], tensors[name], values, allowed.get(name)) for name in runner.outputs]
 
 
+def tensors_of(data: bytes) -> set[str]:
+    """The tensors that :func:`judge_tflite_blocks` compares, where they are the model's."""
+    return {_text(tensor.name) for tensor in unpack(data).subgraphs[0].tensors}
+
+
 def allowances(data: bytes) -> dict[str, str]:
     """Operators of the file that compute coarser than float32 -> what they do."""
     return {name: ALLOWED[name].reason for name in sorted(set(_operators(unpack(data)))) if name in ALLOWED}

@@ -104,5 +104,5 @@ def _other_tail(form: Finish, paths: Mapping[str, Path], tail: Tail) -> str:
         return ""
     return (
         f"{form.name}: its decoding or suppression is not the spec's (anchors, iou_threshold and max_detections of "
-        "detection_config, score_threshold and output_names of export_config)"
+        "detection_config, score_threshold and output_names of export_config); export it again"
     )
