@@ -12,6 +12,7 @@ import numpy as np
 from tfqat.errors import TfqatError
 from tfqat.graph.feed import by_input
 from tfqat.graph.graph import Graph
+from tfqat.graph.run import run
 from tfqat.verification.blocks import BlockScore
 from tfqat.verification.files import Files, disagreements
 from tfqat.verification.keras_values import KerasValues, centered_error, noise_error, values_of
@@ -30,7 +31,7 @@ Batch = tuple[Inputs, Any]  # and labels, or other targets, or None
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Trial:
     """A stage on its way through the data."""
 
     name: str
@@ -64,19 +65,19 @@ def compare(
     if not stages:
         raise TfqatError(f"There is no file to run among {sorted(files.paths)}; export the model again.")
     tally: Callable[[], Tally] = (lambda: Measured(measure[1])) if measure else (lambda: Classes(class_output))
-    expected, runs = tally(), [_Run(stage.name, _opened(stage, files, graph), tally()) for stage in stages]
-    images = _gone_through(batches_of(dataset, graph), trained, graph, expected, runs)
+    expected, trials = tally(), [_Trial(stage.name, _opened(stage, files, graph), tally()) for stage in stages]
+    images = _gone_through(batches_of(dataset, graph), trained, graph, expected, trials)
     in_blocks, outputs = next(_parts(images, graph)), values_of(final, images, ()).outputs
 
-    def row_of(run: _Run) -> Row:
-        row = replace(run.tally.row(run.name, expected), judged=run.opened.exact, note=run.opened.note)
-        values = values_of(final, in_blocks, run.opened.tensors)
-        error, blocks = _end_to_end(run.opened, images, outputs), _blocks(run, in_blocks, values)
+    def row_of(trial: _Trial) -> Row:
+        row = replace(trial.tally.row(trial.name, expected), judged=trial.opened.exact, note=trial.opened.note)
+        values = values_of(final, in_blocks, trial.opened.tensors)
+        error, blocks = _end_to_end(trial.opened, images, outputs), _blocks(trial, in_blocks, values)
         return replace(row, error=error, blocks=blocks)
 
     return Report(
         expected.row("QAT", expected),
-        tuple(row_of(run) for run in runs),
+        tuple(row_of(trial) for trial in trials),
         max(noise_error(final, images, NOISE, NOISE_SEEDS)),
         _count(images),
         _count(in_blocks),
@@ -86,17 +87,17 @@ def compare(
 
 
 def _gone_through(
-    batches: Iterator[Batch], trained: keras.Model, graph: Graph, expected: Tally, runs: Sequence[_Run]
+    batches: Iterator[Batch], trained: keras.Model, graph: Graph, expected: Tally, trials: Sequence[_Trial]
 ) -> Inputs:
     """Tells the tallies what comes of each batch; returns the first images, which are judged.
 
     Once for all, since a data set may be shuffled anew each time, and no batch is held, since there may be many.
     """
-    count, judged = _judged_count(graph), list[Inputs]()
+    count, judged, call = _judged_count(graph), list[Inputs](), _caller(trained, graph)
     for inputs, targets in batches:
-        expected.add(_call(trained, graph, inputs), targets)
-        for run in runs:
-            run.tally.add(list(run.opened.runner.run(_in_file(run.opened, inputs)).values()), targets)
+        expected.add(call(inputs), targets)
+        for trial in trials:
+            trial.tally.add(list(trial.opened.runner.run(_in_file(trial.opened, inputs)).values()), targets)
         if sum(map(_count, judged)) < count:
             judged.append(inputs)
     return {name: np.concatenate([inputs[name] for inputs in judged])[:count] for name in judged[0]}
@@ -174,16 +175,18 @@ def _parted(batch: Any, inputs: int) -> tuple[Any, Any]:
     return batch, None
 
 
-def _call(model: keras.Model, graph: Graph, inputs: Inputs) -> list[np.ndarray]:
-    columns = zip(*(_call_part(model, graph, part) for part in _parts(inputs, graph)), strict=True)
-    return [np.concatenate(column) for column in columns]
+def _caller(model: keras.Model, graph: Graph) -> Callable[[Inputs], list[np.ndarray]]:
+    """A model made by tfqat as a function; op by op, since a call of the model itself holds all tensors to its end."""
+    own = view(model)
 
+    def call(inputs: Inputs) -> list[np.ndarray]:
+        values = {
+            name: keras.ops.convert_to_tensor(value) for name, value in zip(own.inputs, inputs.values(), strict=True)
+        }
+        found = run(own, values, keep=own.outputs)
+        return [np.asarray(found[name]) for name in own.outputs]
 
-def _call_part(model: keras.Model, graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    values = [keras.ops.convert_to_tensor(value) for value in inputs.values()]
-    structured = keras.tree.map_structure(lambda ref: values[ref.index], graph.input_structure)
-    outputs = model(structured, training=False)
-    return [np.asarray(value) for value in keras.tree.flatten(outputs)]
+    return lambda inputs: [np.concatenate(column) for column in zip(*map(call, _parts(inputs, graph)), strict=True)]
 
 
 def _in_file(stage: Opened, inputs: Inputs) -> dict[str, np.ndarray]:
@@ -218,11 +221,11 @@ def _end_to_end(stage: Opened, inputs: Inputs, expected: Sequence[np.ndarray]) -
     return max(centered_error(a.astype(np.float64), b) for a, b in pairs)
 
 
-def _blocks(run: _Run, inputs: Inputs, values: KerasValues) -> tuple[BlockScore, ...]:
-    blocks = tuple(run.opened.judge(values, _in_file(run.opened, inputs)))
+def _blocks(trial: _Trial, inputs: Inputs, values: KerasValues) -> tuple[BlockScore, ...]:
+    blocks = tuple(trial.opened.judge(values, _in_file(trial.opened, inputs)))
     if not blocks:
         raise TfqatError(
-            f"{run.name}: no quantized tensor of the file is one of the model's; the file was made of another model. "
+            f"{trial.name}: no quantized tensor of the file is one of the model's; the file was made of another model. "
             f"Export this one."
         )
     return blocks
