@@ -16,7 +16,7 @@ from tfqat.core.encoding import Encodings
 from tfqat.errors import TfqatError
 from tfqat.exporters import cache, encodings, manifest, onnx_file, onnx_qdq
 from tfqat.verification import compare
-from tfqat.verification.blocks import judge_blocks, tensors_of
+from tfqat.verification.blocks import judge_blocks, judged_tensors
 from tfqat.verification.files import disagreements, open_files
 from tfqat.verification.keras_values import centered_error, noise_error, values_of
 from tfqat.verification.runner import RunError, Runner
@@ -102,7 +102,7 @@ def test_a_model_of_large_tensors_is_judged_image_by_image(qat, exported, images
 
 
 def test_values_of_some_tensors_are_those_of_all(qat, files, values, images):
-    wanted = tensors_of(files.qdq, {})  # some of which are ONNX' own
+    wanted = judged_tensors(files.qdq, {})  # some of which are ONNX' own
     some = values_of(tfqat.finalize(qat), {"image": images[:16]}, wanted)
     assert wanted & set(values.after) <= set(some.after)
     assert len(some.before) < len(values.before)

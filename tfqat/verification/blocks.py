@@ -93,7 +93,7 @@ def judge_blocks(
     return [_score(cut, found[cut.quantized], expected[cut.tensor], before[cut.tensor], orders) for cut in cuts]
 
 
-def tensors_of(model: onnx.ModelProto, names: Mapping[str, str]) -> set[str]:
+def judged_tensors(model: onnx.ModelProto, names: Mapping[str, str]) -> set[str]:
     """The Keras tensors that :func:`judge_blocks` compares, where they are the model's; ``names`` as it takes them."""
     return {names.get(cut.tensor, cut.tensor) for cut in _cuts(model)}
 

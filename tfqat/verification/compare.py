@@ -64,7 +64,7 @@ def compare(
     stages = stages_of(files)
     if not stages:
         raise TfqatError(f"There is no file to run among {sorted(files.paths)}; export the model again.")
-    tally: Callable[[], Tally] = (lambda: Measured(measure[1])) if measure else (lambda: Classes(class_output))
+    tally: Callable[[], Tally] = (lambda: Measured(measure[1]())) if measure else (lambda: Classes(class_output))
     expected, trials = tally(), [_Trial(stage.name, _opened(stage, files, graph), tally()) for stage in stages]
     images = _gone_through(batches_of(dataset, graph), trained, graph, expected, trials)
     in_blocks, outputs = next(_parts(images, graph)), values_of(final, images, ()).outputs

@@ -11,13 +11,12 @@ import onnx
 
 from tfqat.core.encoding import Encodings
 from tfqat.exporters import aimet, onnx_qdq
-from tfqat.verification import tflite_blocks
-from tfqat.verification.blocks import BlockScore, judge_blocks, tensors_of
+from tfqat.verification.blocks import BlockScore, judge_blocks, judged_tensors
 from tfqat.verification.files import Files
 from tfqat.verification.keras_values import KerasValues
 from tfqat.verification.runner import Runner
 from tfqat.verification.simulation import simulate
-from tfqat.verification.tflite_blocks import allowances, approximate, judge_tflite_blocks
+from tfqat.verification.tflite_blocks import allowances, approximate, judge_tflite_blocks, judged_tflite_tensors
 from tfqat.verification.tflite_runner import TfliteRunner
 
 # What the finalized model computes, and the inputs by their names in the file -> a score a block.
@@ -106,7 +105,7 @@ def _open_aimet(files: Files) -> Opened:
 def _opened_onnx(model: onnx.ModelProto, as_trained: onnx.ModelProto, files: Files, note: str = "") -> Opened:
     """Runs ``model`` end to end; judges the blocks of ``as_trained``, which is another where the device is."""
     judge = lambda values, inputs: judge_blocks(as_trained, values, inputs, files.renamed)  # noqa: E731
-    return Opened(Runner(model), judge, tensors_of(as_trained, files.renamed), note, exact=as_trained is model)
+    return Opened(Runner(model), judge, judged_tensors(as_trained, files.renamed), note, exact=as_trained is model)
 
 
 def _open_tflite(files: Files) -> Opened:
@@ -117,7 +116,7 @@ def _open_tflite(files: Files) -> Opened:
     if coarse:
         note += f" End to end is judged by classes, not by noise, for {', '.join(coarse)}."
     judge = lambda values, inputs: judge_tflite_blocks(data, values, inputs)  # noqa: E731
-    return Opened(TfliteRunner(data), judge, tflite_blocks.tensors_of(data), note, exact=not coarse)
+    return Opened(TfliteRunner(data), judge, judged_tflite_tensors(data), note, exact=not coarse)
 
 
 QDQ, CACHE = "Q/DQ ONNX", "float ONNX + cache"

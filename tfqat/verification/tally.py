@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,8 +65,8 @@ class Classes:
 class Measured:
     """A Tally of a task's figure."""
 
-    def __init__(self, meter: Callable[[], Meter]) -> None:
-        self.images, self.meter = 0, meter()
+    def __init__(self, meter: Meter) -> None:
+        self.images, self.meter = 0, meter
 
     def add(self, outputs: Sequence[np.ndarray], targets: Any) -> None:
         """Adds one batch."""

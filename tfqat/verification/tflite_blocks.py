@@ -72,7 +72,7 @@ def judge_tflite_blocks(data: bytes, values: KerasValues, inputs: Mapping[str, n
     return [_score(name, found[name], tensors[name], values, allowed.get(name)) for name in runner.outputs]
 
 
-def tensors_of(data: bytes) -> set[str]:
+def judged_tflite_tensors(data: bytes) -> set[str]:
     """The tensors that :func:`judge_tflite_blocks` compares, where they are the model's."""
     return {_text(tensor.name) for tensor in unpack(data).subgraphs[0].tensors}
 

@@ -11,12 +11,10 @@ import tensorflow as tf
 from tfqat.data.detection import coco, pipeline, tfrecord, voc
 from tfqat.data.detection.augment import Augment
 from tfqat.data.detection.clean import Choices, Reading
-from tfqat.data.detection.pipeline import Input, fitted
+from tfqat.data.detection.pipeline import TRAINING, VALIDATION, Input, fitted
 from tfqat.data.image_files import Prepare, Prepared
 from tfqat.data.pipeline import Data, HeldOut
 from tfqat.errors import TfqatError
-
-TRAINING, VALIDATION = "training", "validation"
 
 
 def load(dataset: Any, seed: int, num_classes: int | None = None) -> Data:
@@ -43,8 +41,7 @@ def held_out(dataset: Any, num_classes: int | None = None) -> HeldOut:
     names = class_names(dataset)
     _check_count(names, num_classes)
     reading = _read(dataset, VALIDATION)
-    if reading.class_map.names != names:
-        raise pipeline.other_classes(names, reading.class_map.names)
+    pipeline.check_same_classes(names, reading.class_map.names)
     _check_boxes(reading, VALIDATION)
     return pipeline.held_out(reading, _input(dataset), dataset.batch_size)
 

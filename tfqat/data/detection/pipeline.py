@@ -16,6 +16,8 @@ from tfqat.data.pipeline import Data, HeldOut, calibration_order, in_order, shuf
 from tfqat.errors import TfqatError
 
 PADDING = -1  # the class of a row that is no box
+# The splits, as messages name them.
+TRAINING, VALIDATION = "training", "validation"
 Targets = dict[str, tf.Tensor]
 
 
@@ -79,10 +81,9 @@ def load(
     Raises:
         TfqatError: a split without images, or two splits of different classes.
     """
-    _check_images(train, "training")
+    _check_images(train, TRAINING)
     held = held_out(validation, model, batch_size)
-    if train.class_map.names != validation.class_map.names:  # the numbers are each file's own
-        raise other_classes(train.class_map.names, validation.class_map.names)
+    check_same_classes(train.class_map.names, validation.class_map.names)  # the numbers are each file's own
     rows, most = _rows(train), _most(train)
     count, size = len(train.examples), min(batch_size, len(train.examples))
     random = _random(rows, model, most, augment or Augment(), seed)
@@ -103,7 +104,7 @@ def held_out(validation: Reading, model: Input, batch_size: int) -> HeldOut:
     Raises:
         TfqatError: a split without images.
     """
-    _check_images(validation, "validation")
+    _check_images(validation, VALIDATION)
     plain = _plain(_rows(validation), model, _most(validation))
     return HeldOut(
         validation=in_order(np.arange(len(validation.examples)), plain, batch_size),
@@ -113,22 +114,23 @@ def held_out(validation: Reading, model: Input, batch_size: int) -> HeldOut:
     )
 
 
-def other_classes(training: tuple[str, ...], validation: tuple[str, ...]) -> TfqatError:
-    """The error of two splits of different classes."""
-    return TfqatError(
-        f"Both splits need one class map; training has {', '.join(training)}, validation {', '.join(validation)}. Read "
-        "both with the same classes."
-    )
+def check_same_classes(training: tuple[str, ...], validation: tuple[str, ...]) -> None:
+    """Raises TfqatError for two splits of different classes."""
+    if training != validation:
+        raise TfqatError(
+            f"Both splits need one class map; training has {', '.join(training)}, validation {', '.join(validation)}. "
+            "Read both with the same classes."
+        )
 
 
-def _check_images(reading: Reading, part: str) -> None:
+def _check_images(reading: Reading, split: str) -> None:
     if not reading.examples:
-        raise TfqatError(f"The {part} split has no image that can be used.\n{reading.report}")
+        raise TfqatError(f"The {split} split has no image that can be used.\n{reading.report}")
 
 
 def _most(reading: Reading) -> int:
     """Boxes of the fullest image; at least one, since nothing can be indexed in no rows."""
-    return max(1, *(len(one.boxes) for one in reading.examples))
+    return max(1, max(len(one.boxes) for one in reading.examples))
 
 
 def _rows(reading: Reading) -> _Rows:

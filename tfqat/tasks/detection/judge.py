@@ -52,8 +52,7 @@ def judged(
     """
     # A finished file has left out by itself what is below its threshold.
     meters = lambda: (meter(replace(decoder, score_threshold=0.0)), meter(decoder))  # noqa: E731
-    found = [form for form in FORMS if form.role in paths]
-    return [_judged(form, paths, data, meters, tail) for form in found]
+    return [_judged(form, paths, data, meters, tail) for form in FORMS if form.role in paths]
 
 
 def _judged(form: Finish, paths: Mapping[str, Path], data: HeldOut, meters: _Meters, tail: Tail) -> Finished:
